@@ -1,0 +1,1 @@
+../../roles/machines/files/addresses.py
