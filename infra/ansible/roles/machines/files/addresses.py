@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Where the machines of this inventory are, for Ansible and testinfra: linked into each inventory of machines.
+"""Where the machines of this inventory are, for Ansible and testinfra; linked into each of their inventories.
 
-Reads what the role `machines` recorded under PERGOLA_STATE. Before `make up` there is nothing, and no address.
+Reads what the role `machines` recorded under PERGOLA_STATE. Before `make up` there is no address.
 """
 
 import json
@@ -13,9 +13,10 @@ states = Path(os.environ.get("PERGOLA_STATE") or inventory.parents[3] / ".pergol
 state = states / inventory.name
 record = state / "machines.json"
 addresses = json.loads(record.read_text())["addresses"] if record.exists() else {}
+known_hosts = state / "known_hosts"
 reach = {
     "ansible_ssh_private_key_file": str(state / "ssh/id_ed25519"),
-    "ansible_ssh_common_args": f"-o StrictHostKeyChecking=yes -o UserKnownHostsFile='{state / 'known_hosts'}'",
+    "ansible_ssh_common_args": f"-o StrictHostKeyChecking=yes -o UserKnownHostsFile='{known_hosts}'",
 }
 hostvars = {name: {"ansible_host": address} | reach for name, address in addresses.items()}
 print(json.dumps({"machines": {"hosts": list(addresses)}, "_meta": {"hostvars": hostvars}}))

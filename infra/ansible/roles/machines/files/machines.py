@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Make, boot and remove Debian machines with systemd-nspawn. Run as root by the role `machines`.
 
-Prints a line for each thing it changed, and nothing where nothing changed. Refuses in one line on stderr.
+Prints a line for each thing it changed, and nothing where nothing changed; refuses in one line on stderr.
 
-What is where: STATE/machines.json is the record (id, network, addresses), STATE/machines/<name>/root a machine's
-file system. No pid file: a machine runs if its control group, named after the state's random id, holds its
-supervisor. A network is claimed by creating its bridge, whose alias holds the id and what net.ipv4.ip_forward was
-before the first of them, so that nothing can outlive a crash or a reboot of the host and lie.
+STATE/machines.json is the record (id, network, addresses), STATE/machines/<name>/root a machine's files.
+There is no pid file: a machine runs if the control group named after the state's random id holds its
+supervisor. A network is claimed by creating its bridge, whose alias holds the id and what net.ipv4.ip_forward
+was before the first of them. So nothing outlives a crash or a reboot of the host and lies about it.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 FIRST_ADDRESS = 10
@@ -42,12 +43,17 @@ PACKAGES = {
 }
 
 
-def die(message):
+def die(message) -> NoReturn:
     sys.exit(message)
 
 
-def run(*command, stdin=None):
-    done = subprocess.run(command, input=stdin, text=True, capture_output=True, check=False)
+def attempt(*command, **options):
+    options = {"capture_output": True, "text": True, "check": False} | options
+    return subprocess.run(command, **options)  # noqa: S603 - commands are this file's own
+
+
+def run(*command, **options):
+    done = attempt(*command, **options)
     if done.returncode:
         die(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-800:]}")
     return done.stdout
@@ -80,7 +86,7 @@ def locked(path, mode=fcntl.LOCK_EX):
 
 @contextlib.contextmanager
 def network_lock():
-    """One process of this network namespace at a time; the kernel lets go when it dies, whoever's /run it sees."""
+    """One process of this network namespace at a time, whichever /run it sees; freed when it dies."""
     with socket.socket(socket.AF_UNIX) as lock:
 
         def taken():
@@ -106,12 +112,30 @@ def remove_tree(path):
 # Control groups: one a machine, `watch` in it for the supervisor and `machine` for what it boots.
 
 
-def cgroup_mount(kind, option=""):
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, where, filesystem, options, *_ = line.split()
-        if filesystem == kind and (not option or option in options.split(",")):
-            return Path(where)
-    return None
+def cgroup_mounts():
+    """Where control groups are mounted, and which controllers or which name belong there; cgroup2 first."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    mounts = [
+        (kind, Path(where), options) for _, where, kind, options, *_ in mounts if kind.startswith("cgroup")
+    ]
+    return {where: options.split(",") for _, where, options in sorted(mounts, reverse=True)}
+
+
+def cgroup2():
+    return next((path for path in cgroup_mounts() if (path / "cgroup.controllers").exists()), None)
+
+
+def remove_groups(group):
+    if group.exists():
+        for directory in [*sorted(group.rglob("*/"), reverse=True), group]:
+            # a group is busy for a moment after its last process went
+            wait_for(lambda directory=directory: removed(directory), 5)
+
+
+def removed(directory):
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+    return not directory.exists()
 
 
 class Machine:
@@ -124,9 +148,9 @@ class Machine:
         self.network = ipaddress.ip_network(record["network"])
         self.nspawn_name = f"{bridge_name(self.network)}-{name}"
         group = f"pergola-{record['id']}-{name}"
-        self.group = cgroup_mount("cgroup2") / group
-        memory_v1 = cgroup_mount("cgroup", "memory")
-        self.memory_group = memory_v1 / group if memory_v1 else self.group
+        self.group = cgroup2() / group
+        memory_v1 = [where for where, options in cgroup_mounts().items() if "memory" in options]
+        self.memory_group = memory_v1[0] / group if memory_v1 else self.group
 
     def pids(self, part):
         found = []
@@ -146,7 +170,7 @@ class Machine:
         return None
 
     def running(self):
-        """Its init and its supervisor live. One without the other passes in a moment: a boot, a reboot, an end."""
+        """Its init and its supervisor live. One alone passes in a moment: a boot, a reboot, an end."""
         settled = wait_for(lambda: self.init() or not self.pids("watch"), 10)
         return bool(settled and self.init() and self.pids("watch"))
 
@@ -158,15 +182,12 @@ class Machine:
                 die(f"{self.name}: processes in {self.group / part} survive SIGKILL.")
         self.clear_groups()
 
-    def clear_groups(self, part=""):
-        for group in {self.group, self.memory_group} if not part else {self.group / part}:
-            for directory in sorted(group.rglob("*/"), reverse=True) + [group]:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    # a group is busy for a moment after its last process went
-                    wait_for(lambda directory=directory: removed(directory), 5)
+    def clear_groups(self):
+        for mount in cgroup_mounts():  # systemd-nspawn copies its group into hierarchies that we do not use
+            remove_groups(mount / self.group.name)
         # what a killed systemd-nspawn could not take away
         for leftover in Path("/run/systemd/nspawn").glob(f"*/{self.nspawn_name}"):
-            subprocess.run(["umount", "-q", leftover], check=False)
+            attempt("umount", "--quiet", str(leftover))
             with contextlib.suppress(OSError):
                 leftover.rmdir()
 
@@ -202,7 +223,7 @@ class Machine:
                 (group / "cgroup.procs").write_text(str(os.getpid()))
 
         # stays when the terminal, the session and Ansible are gone
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603
             [sys.executable, __file__, f"--state={self.home.parent.parent}", "supervise", self.name],
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -241,22 +262,12 @@ class Machine:
         environment = os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
         code = REBOOT
         while code == REBOOT:
-            code = subprocess.run(command, env=environment, preexec_fn=join, check=False).returncode
+            code = attempt(*command, env=environment, preexec_fn=join, capture_output=False).returncode
             # a machine outlives its systemd-nspawn where only that was killed
             (self.group / "machine" / "cgroup.kill").write_text("1")
             wait_for(lambda: not self.pids("machine"), 20)
-            for directory in sorted((self.group / "machine").rglob("*/"), reverse=True):
-                wait_for(lambda directory=directory: removed(directory), 5)
-
-
-def removed(directory):
-    try:
-        directory.rmdir()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return not directory.exists()
-    return True
+            for group in (self.group / "machine").glob("*/"):
+                remove_groups(group)
 
 
 def status(pid):
@@ -274,6 +285,10 @@ def load(state):
     return json.loads(record.read_text()) if record.exists() else None
 
 
+def new_record():
+    return {"id": secrets.token_hex(8), "network": "", "addresses": {}}
+
+
 def save(state, record):
     return write(state / "machines.json", json.dumps(record, indent=2) + "\n")
 
@@ -286,11 +301,11 @@ def bridge_name(network):
 
 
 def bridges():
-    """Every bridge of ours on this host: name -> (state's id, net.ipv4.ip_forward before the first of them)."""
+    """Our bridges on this host: name -> (its state's id, net.ipv4.ip_forward before the first of them)."""
     found = {}
     for link in json.loads(run("ip", "-json", "link", "show", "type", "bridge") or "[]"):
         if re.fullmatch(r"pergola\d+", link.get("ifname", "")):
-            found[link["ifname"]] = (link.get("ifalias", "").split() + ["", ""])[:2]
+            found[link["ifname"]] = [*link.get("ifalias", "").split(), "", ""][:2]
     return found
 
 
@@ -303,35 +318,43 @@ def networks_in_use():
     ]
 
 
-def claim(record, range_):
-    """Take a free network: whoever creates its bridge has it."""
-    ours = bridges()
-    for name, (owner, _) in ours.items():
-        if not owner:  # its maker died between two commands
-            run("ip", "link", "delete", name)
-    before = next((value for owner, value in ours.values() if owner), FORWARD.read_text().strip())
+def free_networks(record, range_):
+    """The recorded network first if nobody took it, then from one that the state's random id picks."""
     networks = list(ipaddress.ip_network(range_).subnets(new_prefix=24))
     start = int(record["id"], 16) % len(networks)
     order = networks[start:] + networks[:start]
-    if record["network"]:
-        order.sort(key=lambda network: str(network) != record["network"])
-    used = networks_in_use()
+    order.sort(key=lambda network: str(network) != record["network"])
+    ours, used = bridges(), networks_in_use()
     for network in order:
+        if bridge_name(network) not in ours and not any(network.overlaps(other) for other in used):
+            yield network
+    die(f"No network of {range_} is free: run `make down` where none is needed, or set machines_networks.")
+
+
+def own_bridge(record):
+    return next((name for name, (owner, _) in bridges().items() if owner == record["id"]), None)
+
+
+def claim(record, range_):
+    """Take a free network: whoever creates its bridge has it."""
+    ours = bridges()
+    for name in [name for name, (owner, _) in ours.items() if not owner]:
+        run("ip", "link", "delete", name)  # its maker died between two commands
+    before = next((value for owner, value in ours.values() if owner), FORWARD.read_text().strip())
+    for network in free_networks(record, range_):
         name = bridge_name(network)
-        if name in ours or any(network.overlaps(other) for other in used):
-            continue
-        made = subprocess.run(["ip", "link", "add", name, "type", "bridge"], capture_output=True, check=False)
+        made = attempt("ip", "link", "add", name, "type", "bridge")
         if made.returncode == 0:
             run("ip", "link", "set", name, "alias", f"{record['id']} {before}")
             return network
-        if b"exists" not in made.stderr:
-            die(f"This host cannot make a bridge ({made.stderr.decode().strip()}); {VAGRANT}.")
-    die(f"No network of {range_} is free: `make down` in a checkout that needs none, or set machines_networks.")
+        if "exists" not in made.stderr:
+            break
+    die(f"This host cannot make a bridge ({made.stderr.strip()}): {VAGRANT}.")
 
 
 def foreign_chains(bridge):
-    """Chains of the host's own firewall that judge forwarded packets, each with the handles of our rules in it."""
-    ruleset = [item for item in json.loads(run("nft", "-j", "-a", "list", "ruleset"))["nftables"]]
+    """Chains of the host's own firewall that judge forwarded packets, with the handles of our rules there."""
+    ruleset = json.loads(run("nft", "-j", "-a", "list", "ruleset"))["nftables"]
     rules = [item["rule"] for item in ruleset if "rule" in item]
     for chain in (item["chain"] for item in ruleset if "chain" in item):
         if chain.get("hook") != "forward" or chain["family"] not in ("ip", "inet"):
@@ -347,25 +370,27 @@ def foreign_chains(bridge):
 def open_firewall(network):
     bridge = bridge_name(network)
     changed = False
-    if subprocess.run(["nft", "list", "table", "ip", bridge], capture_output=True, check=False).returncode:
-        # (!) maxseg: the way out may carry smaller packets than the bridge, as a VPN's does
-        run("nft", "-f", "-", stdin=f"""
+    if attempt("nft", "list", "table", "ip", bridge).returncode:
+        # maxseg: the way out may carry smaller packets than the bridge, as a VPN's does
+        table = f"""
             table ip {bridge} {{
                 chain forward {{
                     type filter hook forward priority mangle
-                    oifname != "{bridge}" iifname "{bridge}" tcp flags syn tcp option maxseg size set rt mtu
+                    iifname "{bridge}" oifname != "{bridge}" tcp flags syn tcp option maxseg size set rt mtu
                 }}
                 chain postrouting {{
                     type nat hook postrouting priority srcnat
                     ip saddr {network} ip daddr != {network} masquerade
                 }}
-            }}""")
+            }}"""
+        run("nft", "-f", "-", input=table)
         changed = True
     # an accept of ours ends only our own chain: Docker's or a site's default drop must hear it in theirs
     for key, handles in foreign_chains(bridge):
         if not handles:
             for direction in ("iifname", "oifname"):
-                run("nft", "insert", "rule", *key, direction, bridge, "counter", "accept", "comment", f'"{bridge}"')
+                rule = [direction, bridge, "counter", "accept", "comment", f'"{bridge}"']
+                run("nft", "insert", "rule", *key, *rule)
             changed = True
     if FORWARD.read_text().strip() != "1":
         FORWARD.write_text("1")
@@ -377,13 +402,13 @@ def close_network(record):
     with network_lock():
         ours = bridges()
         for bridge in [name for name, (owner, _) in ours.items() if owner == record["id"]]:
-            if not [name for name, (owner, _) in ours.items() if owner and name != bridge]:
-                if FORWARD.read_text().strip() != ours[bridge][1]:
-                    FORWARD.write_text(ours[bridge][1])
+            last = not [name for name, (owner, _) in ours.items() if owner and name != bridge]
+            if last and FORWARD.read_text().strip() != ours[bridge][1]:
+                FORWARD.write_text(ours[bridge][1])
             for key, handles in foreign_chains(bridge):
                 for handle in handles:
                     run("nft", "delete", "rule", *key, "handle", handle)
-            subprocess.run(["nft", "delete", "table", "ip", bridge], capture_output=True, check=False)
+            attempt("nft", "delete", "table", "ip", bridge)
             run("ip", "link", "delete", bridge)
             print(f"removed {bridge}")
 
@@ -391,26 +416,28 @@ def close_network(record):
 # What the role calls
 
 
-def check(state, images, names):
+def check(state, images, range_, names):
     """Refuse at once, by name, a host that cannot carry machines. Prints the packages that it lacks."""
-    tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--mount-proc", "true"],
-        capture_output=True,
-        check=False,
-    )
+    tried = attempt("unshare", "-muinpf", "--mount-proc", "true")
     if tried.returncode:
-        why = tried.stderr.decode().strip()
-        die(f"This host refuses namespaces, as an unprivileged container does ({why}); {VAGRANT}.")
-    if not cgroup_mount("cgroup2") or not os.access(cgroup_mount("cgroup2"), os.W_OK):
-        die(f"This host has no writable cgroup2 file system; {VAGRANT}.")
+        die(f"This host refuses namespaces, as a container does ({tried.stderr.strip()}): {VAGRANT}.")
+    if not cgroup2() or not os.access(cgroup2(), os.W_OK):
+        die(f"This host has no writable cgroup2 file system: {VAGRANT}.")
     new = [name for name in names if not (state / "machines" / name).exists()]
     free = min(shutil.disk_usage(existing(path)).free for path in (state, images))
     if free < DISK_PER_MACHINE * len(new):
         needed = DISK_PER_MACHINE * len(new) >> 30
-        die(f"{state} has {free / (1 << 30):.1f} GiB free and {needed} are needed: free some, or set PERGOLA_STATE.")
-    lacking = [package for file, package in PACKAGES.items() if not shutil.which(file) and not Path(file).exists()]
+        die(
+            f"{state} has {free / (1 << 30):.1f} of {needed} GiB: free some, set PERGOLA_STATE, or {VAGRANT}."
+        )
+    lacking = [
+        package for file, package in PACKAGES.items() if not (shutil.which(file) or Path(file).exists())
+    ]
     if lacking and not shutil.which("apt-get"):
-        die(f"This host lacks {' '.join(lacking)}: install them (Debian's names), or {VAGRANT}.")
+        die(f"This host lacks {' '.join(lacking)} (as Debian calls them): install them, or {VAGRANT}.")
+    record = load(state) or new_record()
+    if shutil.which("ip") and not own_bridge(record):
+        next(free_networks(record, range_))
     print(*lacking, sep="\n", end="\n" if lacking else "")
 
 
@@ -420,8 +447,9 @@ def existing(path):
 
 def install(packages):
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    subprocess.run(["apt-get", "--quiet", "update"], stdout=subprocess.DEVNULL, check=False)
-    run("apt-get", "--yes", "--quiet", "-o", "DPkg::Lock::Timeout=120", "install", "--no-install-recommends", *packages)
+    attempt("apt-get", "--quiet", "update")  # one broken source of the host's need not matter
+    options = ["--yes", "--quiet", "--no-install-recommends", "--option=DPkg::Lock::Timeout=120"]
+    run("apt-get", "install", *options, *packages)
 
 
 def image(images, mirror, packages):
@@ -465,17 +493,16 @@ def image(images, mirror, packages):
 
 def network(state, range_, names):
     with network_lock(), locked(state / ".lock"):
-        record = load(state) or {"id": secrets.token_hex(8), "network": "", "addresses": {}}
+        record = load(state) or new_record()
         save(state, record)
-        mine = next((name for name, (owner, _) in bridges().items() if owner == record["id"]), None)
-        if not mine:
+        if not own_bridge(record):
             # what still runs hangs on a bridge that is gone
-            if record["network"]:
-                for name in record["addresses"]:
-                    Machine(state, record, name).kill()
-            record["network"] = str(claim(record, range_))
-            record["addresses"] = {name: "" for name in record["addresses"]}
-            print(f"took {record['network']}")
+            for name in record["addresses"]:
+                Machine(state, record, name).kill()
+            taken = str(claim(record, range_))
+            if taken != record["network"]:
+                record |= {"network": taken, "addresses": dict.fromkeys(record["addresses"], "")}
+            print(f"took {taken}")
         net = ipaddress.ip_network(record["network"])
         bridge = bridge_name(net)
         save(state, record)
@@ -493,7 +520,7 @@ def network(state, range_, names):
 
 
 def name_servers():
-    """The host's name servers that a machine can reach: those behind a resolver on the loopback, not itself."""
+    """The host's name servers that a machine can reach: not its loopback's, but those behind it."""
     for file in ("/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"):
         with contextlib.suppress(FileNotFoundError):
             lines = Path(file).read_text().splitlines()
@@ -501,7 +528,7 @@ def name_servers():
             kept = [line for line in kept if not re.match(r"nameserver\s+(127\.|::1)", line)]
             if any(line.startswith("nameserver") for line in kept):
                 return "\n".join(kept) + "\n"
-    die("The host's only name servers are on its loopback, which machines cannot reach: name one in /etc/resolv.conf.")
+    die("Machines cannot reach this host's name servers, all on its loopback: name one in /etc/resolv.conf.")
 
 
 def create(machine, image_path, key):
@@ -509,7 +536,7 @@ def create(machine, image_path, key):
     if aside.exists():
         remove_tree(aside)
     aside.mkdir(parents=True, mode=0o700)
-    machine.home.parent.chmod(0o700)  # their users' numbers are other users' here, and they hold setuid programs
+    machine.home.parent.chmod(0o700)  # in there are other users' numbers and setuid programs
     root = aside / "root"
     run("cp", "--archive", "--reflink=auto", str(image_path), str(root))
     run("ssh-keygen", "-q", "-A", "-f", str(root))
@@ -533,8 +560,7 @@ def up(state, images, name, memory):
     machine = Machine(state, record, name)
     if not machine.home.exists():
         with locked(images / ".lock", fcntl.LOCK_SH):
-            newest = max(images.glob("debian-13-*"), key=lambda path: path.stat().st_mtime)
-            create(machine, newest, (state / "ssh/id_ed25519.pub").read_text())
+            create(machine, next(images.glob("debian-13-*")), (state / "ssh/id_ed25519.pub").read_text())
     known_hosts(state, record)
     if machine.running():
         machine.limit_memory(memory)
@@ -570,7 +596,7 @@ def wait(state, name, port, seconds):
         if not init:
             return ""
         enter = ["nsenter", f"--target={init}", "--mount", "--uts", "--ipc", "--net", "--pid", "--"]
-        return subprocess.run([*enter, *command], capture_output=True, text=True, check=False).stdout.strip()
+        return attempt(*enter, *command).stdout.strip()
 
     def answers():
         with contextlib.suppress(OSError), socket.create_connection((machine.address, port), 2) as connection:
@@ -586,17 +612,16 @@ def wait(state, name, port, seconds):
     if not now:
         die(f"{name} has not booted in {seconds} s: read {machine.log}.")
     if now == "degraded":
-        print(f"note: {name} is up, but failed:", inside("systemctl", "--failed", "--plain", "--no-legend", "list-units"))
+        failed = inside("systemctl", "list-units", "--failed", "--plain", "--no-legend")
+        print(f"note: {name} is up, but failed:", *[line.split()[0] for line in failed.splitlines()])
 
 
 def down(state, seconds):
     record = load(state)
     if not record:
         return
-    homes = (state / "machines").glob("*") if (state / "machines").exists() else []
-    machines = [Machine(state, record, name) for name in {*record["addresses"], *(home.name for home in homes)}]
-    inits = [machine.init() for machine in machines]
-    for init in filter(None, inits):
+    machines = [Machine(state, record, name) for name in record["addresses"]]
+    for init in filter(None, [machine.init() for machine in machines]):
         with contextlib.suppress(ProcessLookupError):
             os.kill(init, signal.SIGRTMIN + 4)
     wait_for(lambda: not any(machine.pids("watch") for machine in machines), seconds)
@@ -619,6 +644,7 @@ def main():
     parser.add_argument("--images", type=lambda text: Path(text).resolve())
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = verbs.add_parser("check")
+    verb.add_argument("range")
     verb.add_argument("names", nargs="+")
     verb = verbs.add_parser("install")
     verb.add_argument("packages", nargs="+")
@@ -644,7 +670,7 @@ def main():
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     match given.verb:
         case "check":
-            check(given.state, given.images, given.names)
+            check(given.state, given.images, given.range, given.names)
         case "install":
             install(given.packages)
         case "image":

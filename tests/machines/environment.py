@@ -1,0 +1,112 @@
+"""An environment of the tests' own, and what this host shows of it."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ANSIBLE = ROOT / "infra/ansible"
+STATES = Path(os.environ.get("PERGOLA_STATE") or ROOT / ".pergola").absolute()
+IMAGES = Path(os.environ.get("PERGOLA_IMAGES") or STATES / "images").absolute()
+
+
+class Environment:
+    """One environment: an inventory and a state directory."""
+
+    def __init__(self, states, inventory=ANSIBLE / "inventory/local"):
+        self.states = states
+        self.inventory = inventory
+        self.state = states / inventory.name
+
+    def variables(self):
+        return os.environ | {
+            "PERGOLA_STATE": str(self.states),
+            "PERGOLA_IMAGES": str(IMAGES),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+        }
+
+    def ansible(self, program, *arguments, before=()):
+        command = [*before, Path(sys.executable).with_name(program), "-i", self.inventory, *arguments]
+        where = {"stdin": subprocess.DEVNULL, "cwd": ROOT, "env": self.variables()}
+        return subprocess.run(command, capture_output=True, text=True, check=False, **where)
+
+    def play(self, verb, *arguments, **options):
+        done = self.ansible("ansible-playbook", ANSIBLE / f"{verb}.yml", *arguments, **options)
+        done.changed = sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
+        return done
+
+    def works(self, verb, *arguments):
+        done = self.play(verb, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def refuses(self, verb, *arguments, **options):
+        """What it said, in its one line."""
+        done = self.play(verb, *arguments, **options)
+        assert done.returncode, done.stdout
+        assert done.changed == 0, done.stdout
+        line = re.findall(r'"msg": (".*")', done.stdout)[-1]
+        return json.loads(line)
+
+    @property
+    def record(self):
+        return json.loads((self.state / "machines.json").read_text())
+
+    def ssh(self, command, name="app"):
+        listed = json.loads(self.ansible("ansible-inventory", "--list").stdout)["_meta"]["hostvars"][name]
+        reach = ["-o", "BatchMode=yes", "-i", listed["ansible_ssh_private_key_file"]]
+        reach += shlex.split(listed["ansible_ssh_common_args"])
+        command = ["ssh", *reach, f"root@{listed['ansible_host']}", command]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def processes(self, pattern=""):
+        """Numbers, as the host counts, of this environment's processes whose command line matches."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (process / "cmdline").read_text().replace("\0", " ")
+                ours = f"/pergola-{self.record['id']}-" in (process / "cgroup").read_text()
+                if ours and re.search(pattern, command):
+                    found.append(int(process.name))
+        return found
+
+    def init(self):
+        """The machine's first process, as the host counts."""
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if re.search(r"^NSpid:\t\d+\t1$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
+                    return pid
+        return None
+
+
+def listing(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def traces(*needles):
+    """Everything on this host that names one of these: links, firewall, mounts, control groups, processes."""
+    seen = [
+        *listing("ip", "-oneline", "-details", "address"),
+        *listing("nft", "list", "ruleset"),
+        *Path("/proc/self/mounts").read_text().splitlines(),
+        *map(str, Path("/sys/fs/cgroup").rglob("pergola*")),
+        *map(str, Path("/run/systemd/nspawn").rglob("*")),
+        *(line for line in listing("ps", "-eo", "args") if "pytest" not in line),
+    ]
+    return [line for line in seen if any(needle in line for needle in needles)]
+
+
+def wait_until(condition, seconds, message):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{message} within {seconds} s"
+        time.sleep(0.1)
