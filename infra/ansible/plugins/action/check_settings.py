@@ -18,6 +18,10 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import isidentifier
 
 SHARED_PREFIXES = ("site_",)
+# up.yml and down.yml hand this role its inputs, on the control machine alone
+LOCAL_ROLE = "machines"
+# Facts are gathered after this check; these numbers let what is worked out from them be checked for its type.
+FACTS = {"memtotal_mb": 4096, "processor_nproc": 4}
 
 
 class ActionModule(ActionBase):
@@ -34,11 +38,13 @@ class ActionModule(ActionBase):
         known = set(defaults)
         for options in specs.values():
             known |= set(options)
+        known.add("machines_provider")
         for path in here.glob("group_vars/all/*.yml"):
             known |= set(self._read(path))
 
         prefixes = tuple(f"{role}_" for role in specs) + SHARED_PREFIXES
-        home = f"{Path(task_vars['inventory_dir']) / 'group_vars' / task_vars['environment_name']}.yml"
+        inventory = Path(task_vars["inventory_dir"])
+        home = inventory / "group_vars" / f"{inventory.name}.yml"
         problems = []
         for name in sorted(task_vars):
             if name.startswith(prefixes) and name not in known and not name.startswith("__"):
@@ -46,7 +52,9 @@ class ActionModule(ActionBase):
                 hint = f"did you mean {close[0]}?" if close else "take it out"
                 problems.append(f"{name} is not a setting of Pergola: {hint}")
 
-        self._templar.available_variables = defaults | task_vars
+        facts = FACTS | task_vars.get("ansible_facts", {})
+        self._templar.available_variables = defaults | task_vars | {"ansible_facts": facts}
+        specs.pop(LOCAL_ROLE, None)
         for options in specs.values():
             for name, option in options.items():
                 if not option.get("no_log"):
