@@ -83,7 +83,8 @@ class Environment:
         """The machine's first process, as the host counts."""
         for pid in self.processes():
             with contextlib.suppress(OSError):
-                if re.search(r"^NSpid:\t\d+\t1$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE):
+                status = Path(f"/proc/{pid}/status").read_text()
+                if re.search(r"^NSpid:\t\d+\t1$", status, re.MULTILINE) and "State:\tZ" not in status:
                     return pid
         return None
 
@@ -95,7 +96,7 @@ def listing(*command):
 def traces(*needles):
     """Everything on this host that names one of these: links, firewall, mounts, control groups, processes."""
     seen = [
-        *listing("ip", "-oneline", "-details", "address"),
+        *listing("ip", "-oneline", "-details", "link"),
         *listing("nft", "list", "ruleset"),
         *Path("/proc/self/mounts").read_text().splitlines(),
         *map(str, Path("/sys/fs/cgroup").rglob("pergola*")),

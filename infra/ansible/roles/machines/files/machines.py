@@ -192,7 +192,7 @@ class Machine:
                 leftover.rmdir()
 
     def limit_memory(self, text):
-        """Give the machine so much memory and no swap. Says so where this host cannot hold it to that."""
+        """Give the machine so much memory and no swap. False where this host cannot hold it to that."""
         size = str(int(text[:-1]) << {"M": 20, "G": 30}[text[-1]])
         self.memory_group.mkdir(exist_ok=True)
         if self.memory_group == self.group:
@@ -203,16 +203,16 @@ class Machine:
             files = {"memory.limit_in_bytes": size, "memory.memsw.limit_in_bytes": size}
         limit, swap = (self.memory_group / file for file in files)
         if not limit.exists():
-            print(f"note: this host cannot limit {self.name} to {text} of memory (no memory controller)")
-            return
+            return False
         if limit.read_text().strip() == size:
-            return
+            return True
         if swap.exists() and swap.name == "memory.memsw.limit_in_bytes":
             swap.write_text("-1")  # may never be below the other limit
         limit.write_text(size)
         if swap.exists():
             swap.write_text(files[swap.name])
         print(f"{self.name}: memory limited to {text}")
+        return True
 
     def start(self):
         for part in ("watch", "machine"):
@@ -546,6 +546,8 @@ def create(machine, image_path, key):
     (root / "etc/hosts").write_text(
         f"127.0.0.1 localhost\n127.0.1.1 {machine.name}\n::1 localhost ip6-localhost ip6-loopback\n"
     )
+    # a new network namespace has its host's setting, a server Debian's
+    (root / "etc/sysctl.d/10-forwarding.conf").write_text("net.ipv4.ip_forward = 0\n")
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     (root / "root/.ssh/authorized_keys").write_text(key)
     for authority in Path("/usr/local/share/ca-certificates").rglob("*.crt"):
@@ -567,7 +569,8 @@ def up(state, images, name, memory):
         return
     machine.kill()
     machine.group.mkdir()
-    machine.limit_memory(memory)
+    if not machine.limit_memory(memory):
+        print(f"note: this host cannot limit {name} to {memory} of memory (no memory controller)")
     write(
         machine.root / "etc/systemd/network/10-host0.network",
         f"[Match]\nName=host0\n\n[Network]\nAddress={machine.address}/24\nGateway={machine.network[1]}\n"
