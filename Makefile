@@ -1,27 +1,122 @@
 # Each target is one plain command that can be typed without make.
-#   ENV=   the environment: a folder of infra/ansible/inventory/ (local unless said)
-#   ARGS=  passed on to Ansible: ARGS="--limit web --check --diff"
+#   ENV=    the environment: a folder of infra/ansible/inventory/ (local unless said)
+#   HOST=   one host of it, for ssh, logs and status (the first unless said)
+#   ARGS=   passed on to Ansible or pytest: ARGS="--limit web --check --diff"
 
 ENV ?= local
 ARGS ?=
 BIN := .venv/bin
-ANSIBLE := infra/ansible
-INVENTORY := $(ANSIBLE)/inventory/$(ENV)
-PLAYBOOK = $(BIN)/ansible-playbook -i $(INVENTORY)
+PLAYBOOK = $(BIN)/ansible-playbook -i infra/ansible/inventory/$(ENV)
+SETTING = $(BIN)/python infra/ansible/settings.py $(ENV)
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_SYSTEM_CERTS=true $(BIN)/uv pip compile --universal \
-	--python-version 3.11 --generate-hashes --no-emit-index-url -q
+	--python-version 3.11 --generate-hashes --no-emit-index-url -q $(if $(UPGRADE),--upgrade)
+# sudo asks for its password only where it wants one
+BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\nENV=%s names the environment, ARGS="..." goes to Ansible or pytest.\n' "$(ENV)"
 
 .venv/ready: requirements/install.sh requirements/uv.txt requirements/control.txt
 	@requirements/install.sh
 
+.PHONY: environment
+environment: .venv/ready
+	@$(SETTING) environment_name >/dev/null
+
+##@ A production replica on this machine
+.PHONY: up down
+up: environment ## make machines, build them, bring the application out, print the URL
+	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
+	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml
+	@printf '\n  %s\n  certificate authority: %s\n\n' "$$($(SETTING) site_url)" "$$($(SETTING) secrets_authority_certificate)"
+
+down: environment ## remove those machines and their data
+	@$(PLAYBOOK) infra/ansible/down.yml $(BECOME) $(ARGS)
+
+##@ Servers
+.PHONY: converge provision deploy verify new-env
+converge: environment ## build the servers of ENV; again, it changes nothing
+	@$(PLAYBOOK) infra/ansible/site.yml $(ARGS)
+
+provision: converge ## another name for converge
+
+deploy: environment ## bring the application of this checkout (or app_source) out
+	@$(PLAYBOOK) infra/ansible/deploy.yml $(ARGS)
+
+verify: environment ## prove the servers of ENV: testinfra and smoke tests, read-only
+	@ENV=$(ENV) $(BIN)/pytest tests/infra tests/smoke -m "not disruptive" $(ARGS)
+
+new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOMAIN=app.example.org
+	@$(BIN)/ansible-playbook infra/ansible/new-env.yml -e 'name=$(NAME)' -e 'host=$(HOST)' -e 'domain=$(DOMAIN)' $(ARGS)
+
+##@ Look inside
+.PHONY: url ca ssh logs status manage psql
+url: environment ## print the base URL
+	@$(SETTING) site_url
+
+ca: environment ## print the path of the certificate authority's certificate
+	@$(SETTING) secrets_authority_certificate
+
+ssh: environment ## log in (HOST=app)
+	@$(BIN)/python infra/ansible/login.py $(ENV) all
+
+logs: environment ## follow the journal of the application, nginx and PgBouncer
+	@$(BIN)/python infra/ansible/login.py $(ENV) all sudo journalctl -f -n 50 -u 'app-*' -u nginx -u pgbouncer
+
+status: environment ## what runs, and which release
+	@$(BIN)/python infra/ansible/login.py $(ENV) web app-status
+
+manage: environment ## run a management command: CMD="createsuperuser"
+	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage $(CMD)
+
+psql: environment ## open the application's database
+	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
+
+##@ Tests
+.PHONY: lint test test-app test-config test-infra test-smoke test-machines test-fresh test-vagrant test-ci test-full
+lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/yamllint --strict .
+	@PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline -q
+	@git ls-files -z '*.sh' .ci/run tests/with-replica | xargs -0 $(BIN)/shellcheck
+
+test-app: .venv/ready ## the sample application and the runtime, no service needed
+	@$(BIN)/pytest tests/app $(ARGS)
+
+test-config: .venv/ready ## settings, contracts, rendered files
+	@$(BIN)/pytest tests/config $(ARGS)
+
+test-infra: .venv/ready ## testinfra on a replica of its own
+	@tests/with-replica $(BIN)/pytest tests/infra $(ARGS)
+
+test-smoke: .venv/ready ## the site as a client sees it, on the same replica
+	@tests/with-replica $(BIN)/pytest tests/smoke $(ARGS)
+
+test: lint test-app test-config ## all of the above
+	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke $(ARGS)
+
+test-machines: .venv/ready ## how machines are made, killed, brought back and removed
+	@$(BIN)/pytest tests/machines $(ARGS)
+
+test-fresh: .venv/ready ## the README's commands on a pristine control machine
+	@$(BIN)/pytest tests/fresh $(ARGS)
+
+test-vagrant: .venv/ready ## vagrant up, for real, in LXC
+	@$(BIN)/pytest tests/vagrant $(ARGS)
+
+test-ci: test test-machines test-fresh test-vagrant ## what CI runs
+
+test-full: test-ci ## everything
+
+##@ Dependencies
 .PHONY: lock
-lock: .venv/ready ## compile the hash-pinned locks from pyproject.toml (UPGRADE=1 takes newer versions)
-	$(LOCK) pyproject.toml --extra uv -o requirements/uv.txt $(if $(UPGRADE),--upgrade)
-	$(LOCK) pyproject.toml --extra app -o requirements/app.txt $(if $(UPGRADE),--upgrade)
+lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versions)
+	$(LOCK) pyproject.toml --extra uv -o requirements/uv.txt
+	$(LOCK) pyproject.toml --extra app -o requirements/app.txt
 	$(LOCK) runtime/pyproject.toml --extra websocket -c requirements/app.txt -o requirements/runtime.txt
-	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt $(if $(UPGRADE),--upgrade)
+	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt
