@@ -25,9 +25,11 @@ def host_of_machines():
 def standing(host_of_machines, tmp_path_factory):
     """A small machine that stands; each test leaves it standing."""
     made = Environment(tmp_path_factory.mktemp("standing"))
-    made.works("up", "-e", "machines_memory=512M")
-    yield made
-    made.works("down")
+    try:
+        made.works("up", "-e", "machines_memory=512M")
+        yield made
+    finally:
+        made.works("down")
 
 
 @pytest.fixture
