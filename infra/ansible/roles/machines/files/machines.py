@@ -239,6 +239,8 @@ class Machine:
 
         def join():
             (self.group / "machine" / "cgroup.procs").write_text(str(os.getpid()))
+            # mitogen keeps Ansible's processes, of which this is one, on one core each
+            os.sched_setaffinity(0, range(os.cpu_count()))
 
         command = [
             "systemd-nspawn",
