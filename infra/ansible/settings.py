@@ -28,8 +28,9 @@ def load(env):
     folder = HERE / "inventory" / env
     if not (folder / "hosts.yml").is_file():
         known = ", ".join(sorted(path.parent.name for path in HERE.glob("inventory/*/hosts.yml")))
-        sys.exit(f"ENV={env}: there is no {folder.relative_to(HERE.parents[1])}/hosts.yml; environments here: {known}. "
-                 f"make new-env makes one")
+        sys.exit(
+            f"ENV={env}: no inventory of that name; there are {known}, and make new-env NAME={env} makes one"
+        )
     init_plugin_loader()
     loader = DataLoader()
     loader.set_basedir(str(HERE))
@@ -69,7 +70,7 @@ def main():
                 value = hosts[host][arguments.name]
                 print(*(value if isinstance(value, list) else [value]), sep="\n")
                 return
-        sys.exit(f"{arguments.name} is not known yet for ENV={arguments.env}: run make up (or make converge) first")
+        sys.exit(f"{arguments.name} is not known yet for ENV={arguments.env}: run make up first")
 
 
 if __name__ == "__main__":

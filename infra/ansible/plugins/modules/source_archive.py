@@ -45,18 +45,20 @@ def files(root, paths):
 
 def pack(root, names):
     packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as zipped:
-        with tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for name in names:
-                entry = archive.gettarinfo(root / name, arcname=name)
-                entry.uid = entry.gid = entry.mtime = 0
-                entry.uname = entry.gname = "root"
-                entry.mode = 0o755 if entry.mode & 0o100 else 0o644
-                if entry.isreg():
-                    with (root / name).open("rb") as content:
-                        archive.addfile(entry, content)
-                else:
-                    archive.addfile(entry)
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for name in names:
+            entry = archive.gettarinfo(root / name, arcname=name)
+            entry.uid = entry.gid = entry.mtime = 0
+            entry.uname = entry.gname = "root"
+            entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+            if entry.isreg():
+                with (root / name).open("rb") as content:
+                    archive.addfile(entry, content)
+            else:
+                archive.addfile(entry)
     return packed.getvalue()
 
 
