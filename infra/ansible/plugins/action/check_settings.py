@@ -20,6 +20,8 @@ from ansible.utils.vars import isidentifier
 SHARED_PREFIXES = ("site_",)
 # up.yml and down.yml hand this role its inputs, on the control machine alone
 LOCAL_ROLE = "machines"
+# What these roles found out earlier in the same run: deploy.yml after site.yml checks again.
+RESULTS = ("preflight_packages", "secrets_values")
 # Facts are gathered after this check; these numbers let what is worked out from them be checked for its type.
 FACTS = {"memtotal_mb": 4096, "processor_nproc": 4}
 
@@ -32,13 +34,14 @@ class ActionModule(ActionBase):
         here = Path(task_vars["playbook_dir"])
         specs, defaults = {}, {}
         for path in sorted(here.glob("roles/*/meta/argument_specs.yml")):
-            specs[path.parts[-3]] = self._read(path)["argument_specs"]["main"].get("options", {})
+            points = self._read(path)["argument_specs"].values()
+            specs[path.parts[-3]] = {name: spec for point in points for name, spec in point["options"].items()}
         for path in here.glob("roles/*/defaults/main.yml"):
             defaults |= self._read(path) or {}
         known = set(defaults)
         for options in specs.values():
             known |= set(options)
-        known.add("machines_provider")
+        known |= {"machines_provider", *RESULTS}
         for path in here.glob("group_vars/all/*.yml"):
             known |= set(self._read(path))
 
