@@ -51,7 +51,8 @@ verify: environment ## prove the servers of ENV: testinfra and smoke tests, read
 	@ENV=$(ENV) $(BIN)/pytest tests/infra tests/smoke -m "not disruptive" $(ARGS)
 
 new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOMAIN=app.example.org
-	@$(BIN)/ansible-playbook infra/ansible/new-env.yml -e 'name=$(NAME)' -e 'host=$(HOST)' -e 'domain=$(DOMAIN)' -e 'key=$(KEY)' $(ARGS)
+	@$(BIN)/ansible-playbook infra/ansible/new-env.yml \
+		-e '{"name": "$(NAME)", "host": "$(HOST)", "domain": "$(DOMAIN)", "key": "$(KEY)"}' $(ARGS)
 
 ##@ Look inside
 .PHONY: url ca ssh logs status manage psql

@@ -23,8 +23,11 @@ from ansible.vars.manager import VariableManager
 HERE = Path(__file__).resolve().parent
 
 
-def load(env):
-    """Return an environment as ({group: [host]}, {host: {name: value}})."""
+def load(env, given=None):
+    """Return an environment as ({group: [host]}, {host: {name: value}}).
+
+    ``given`` are further variables that beat all others: facts, say, or secrets.
+    """
     folder = HERE / "inventory" / env
     if not (folder / "hosts.yml").is_file():
         known = ", ".join(sorted(path.parent.name for path in HERE.glob("inventory/*/hosts.yml")))
@@ -36,9 +39,13 @@ def load(env):
     loader.set_basedir(str(HERE))
     inventory = InventoryManager(loader=loader, sources=[str(folder)])
     variables = VariableManager(loader=loader, inventory=inventory)
+    defaults = {}
+    for path in sorted(HERE.glob("roles/*/defaults/main.yml")):
+        defaults |= loader.load_from_file(str(path), trusted_as_template=True) or {}
 
     def host_settings(host):
-        raw = variables.get_vars(host=host) | {"playbook_dir": str(HERE), "inventory_dir": str(folder)}
+        places = {"playbook_dir": str(HERE), "inventory_dir": str(folder)}
+        raw = defaults | variables.get_vars(host=host) | places | (given or {})
         templar = Templar(loader=loader, variables=raw)
         for name in raw:
             try:

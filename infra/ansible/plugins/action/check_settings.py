@@ -35,7 +35,9 @@ class ActionModule(ActionBase):
         specs, defaults = {}, {}
         for path in sorted(here.glob("roles/*/meta/argument_specs.yml")):
             points = self._read(path)["argument_specs"].values()
-            specs[path.parts[-3]] = {name: spec for point in points for name, spec in point["options"].items()}
+            specs[path.parts[-3]] = {
+                name: spec for point in points for name, spec in point["options"].items()
+            }
         for path in here.glob("roles/*/defaults/main.yml"):
             defaults |= self._read(path) or {}
         known = set(defaults)
@@ -56,6 +58,10 @@ class ActionModule(ActionBase):
                 problems.append(f"{name} is not a setting of Pergola: {hint}")
 
         facts = FACTS | task_vars.get("ansible_facts", {})
+        literals = self._read(here / "group_vars/all/site.yml")
+        for name in literals:
+            problems += self._unlike(name, literals[name], task_vars[name], home)
+
         self._templar.available_variables = defaults | task_vars | {"ansible_facts": facts}
         specs.pop(LOCAL_ROLE, None)
         for options in specs.values():
@@ -68,6 +74,19 @@ class ActionModule(ActionBase):
 
     def _read(self, path):
         return self._loader.load_from_file(str(path), trusted_as_template=True)
+
+    def _unlike(self, name, literal, raw, home):
+        """A shared setting has the type of its literal in site.yml."""
+        try:
+            value = self._templar.template(raw)
+        except Exception:
+            return []  # whoever uses it reports it
+        kinds = {int: "a whole number", str: "a text", list: "a list", dict: "a mapping"}
+        fits = str(value).isdecimal() if isinstance(literal, int) else isinstance(value, type(literal))
+        if fits or (isinstance(literal, str) and isinstance(value, int | float)):
+            return []
+        kind = next(text for type_, text in kinds.items() if isinstance(literal, type_))
+        return [f"{name} is {value!r}: write {kind}, such as {literal!r}. Mend it in {home}"]
 
     def _problems(self, name, option, task_vars, defaults, home):
         meaning = " ".join(option["description"])

@@ -1,0 +1,116 @@
+"""Renders every template as a converge would, and runs playbooks that are expected to refuse."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from house import ANSIBLE, FOLDERS, INFRA, ROOT, TEMPLATES
+
+INVENTORY = """\
+servers:
+  hosts:
+    one:
+      ansible_host: 198.18.0.1
+      ansible_ssh_common_args: -o ConnectTimeout=1
+edge: {hosts: {one: }}
+web: {hosts: {one: }}
+worker: {hosts: {one: }}
+database: {hosts: {one: }}
+redis: {hosts: {one: }}
+"""
+SETTINGS = {
+    "site_domain": "app.example.org",
+    "site_operator_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF operator"],
+}
+# what a converge learns on its way: facts, secrets, and values that show each branch of a template
+GIVEN = SETTINGS | {
+    "ansible_facts": {"memtotal_mb": 4096, "processor_nproc": 2},
+    "ansible_managed": "Ansible managed",
+    "secrets_values": dict.fromkeys(("django_key", "database_password", "redis_password"), "s3cret"),
+    "site_mail_relay": "mail.example.org",
+    "site_mail_from": "app@example.org",
+    "app_env": {"GREETING": 'a "quoted" \\ word', "NUMBER": 1},
+    "app_processes": [{"name": "sidecar", "command": "python -m sidecar", "socket": "/run/app/sidecar.sock"}],
+    "app_timers": [
+        {"name": "clear", "command": "python manage.py clearsessions", "calendar": "*-*-* 04:00:00"}
+    ],
+}
+
+
+class Playbook:
+    """A playbook over an inventory of the test's own: one server that nobody runs."""
+
+    def __init__(self, folder):
+        self.folder = folder / "servers"
+        (self.folder / "group_vars").mkdir(parents=True)
+        self.hosts(INVENTORY)
+        self.settings(SETTINGS)
+
+    def hosts(self, text):
+        (self.folder / "hosts.yml").write_text(text)
+
+    def settings(self, values):
+        (self.folder / "group_vars/servers.yml").write_text(yaml.safe_dump(values))
+
+    def run(self, name="site.yml", *arguments):
+        return subprocess.run(
+            [
+                Path(sys.executable).with_name("ansible-playbook"),
+                "-i",
+                self.folder,
+                ANSIBLE / name,
+                *arguments,
+            ],
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PERGOLA_STATE": str(self.folder.parent / "state")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def playbook(tmp_path):
+    return Playbook(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """Every setting as a converge of the local replica works it out, facts and secrets included."""
+    spec = importlib.util.spec_from_file_location("pergola_settings", ANSIBLE / "settings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    _, hosts = module.load("local", GIVEN)
+    return hosts["app"]
+
+
+@pytest.fixture(scope="session")
+def server(settings, tmp_path_factory):
+    """A folder that holds every rendered file at its place on the server."""
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.template import Templar, trust_as_template
+
+    root = tmp_path_factory.mktemp("server")
+    for template in TEMPLATES:
+        folder, *rest = template.relative_to(INFRA).parts
+        name = str(Path(*rest)).removesuffix(".j2")
+        variables = dict(settings)
+        if "app-process" in name:
+            variables["process"] = settings["app_processes"][0]
+            name = name.replace("app-process", "app-sidecar")
+        if "app-timer" in name:
+            variables["timer"] = settings["app_timers"][0]
+            name = name.replace("app-timer", "app-clear")
+        templar = Templar(loader=DataLoader(), variables=variables)
+        text = templar.template(
+            trust_as_template(template.read_text()), preserve_trailing_newlines=True, escape_backslashes=False
+        )
+        path = root / FOLDERS[folder].lstrip("/") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root

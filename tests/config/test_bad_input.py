@@ -1,0 +1,147 @@
+"""What cannot work is refused before anything is touched, in a line that names the setting and the fix."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from house import ANSIBLE, ROOT
+
+KEYS = {"site_operator_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF operator"]}
+GOOD = KEYS | {"site_domain": "app.example.org"}
+
+
+def refusal(done):
+    """The message of the task that refused; nothing may have been changed or tried before it."""
+    assert done.returncode != 0, done.stdout
+    assert "changed=0" in done.stdout, done.stdout
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def test_every_bad_setting_is_named_at_once(playbook):
+    playbook.settings(
+        KEYS
+        | {
+            "site_domian": "app.example.org",
+            "nginx_max_boddy": "1m",
+            "site_https_port": "many",
+            "pgbouncer_pool_size": "big",
+            "app_processes": "web",
+            "app_timers": [{"name": "clear"}],
+        }
+    )
+    said = refusal(playbook.run())
+    assert "site_domain is not set: The name or address that clients use for the site" in said
+    assert "site_domian is not a setting of Pergola: did you mean site_domain?" in said
+    assert "nginx_max_boddy is not a setting of Pergola: did you mean nginx_max_body?" in said
+    assert "site_https_port is 'many': write a whole number, such as 443" in said
+    assert "pgbouncer_pool_size is 'big': write a whole number" in said
+    assert "app_processes is 'web': write a list" in said
+    assert "missing required arguments: calendar, command found in app_timers" in said
+    assert not (playbook.folder / "secrets").exists()
+
+
+@pytest.mark.parametrize(
+    "domain", ["http://app.example.org", "app_1.example.org", "300.1.1.1", "app", "App.example.org"]
+)
+def test_an_impossible_domain_is_refused(playbook, domain):
+    playbook.settings(GOOD | {"site_domain": domain})
+    assert f"holds '{domain}', which no client can look up" in refusal(playbook.run())
+
+
+def test_a_port_used_twice_is_refused(playbook):
+    playbook.settings(GOOD | {"redis_port": 6432})
+    assert "is 6432, and so is redis_port: give each a port of its own" in refusal(playbook.run())
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ([], "site_operator_keys is empty: name at least one SSH public key"),
+        (
+            ["~/.ssh/nobody.pub"],
+            "site_operator_keys holds '~/.ssh/nobody.pub', which is neither a public key",
+        ),
+    ],
+)
+def test_keys_that_would_lock_everybody_out_are_refused(playbook, keys, line):
+    playbook.settings(GOOD | {"site_operator_keys": keys})
+    assert line in refusal(playbook.run())
+
+
+def test_an_inventory_without_a_host_in_a_needed_group_is_refused(playbook):
+    playbook.hosts("servers: {hosts: {one: {ansible_host: 198.18.0.1}}}\nedge: {hosts: {one: }}\n")
+    assert "The group 'web' of" in refusal(playbook.run())
+
+
+def make(*arguments, **environment):
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("target", ["converge", "deploy", "url", "down", "up", "status"])
+def test_an_unknown_environment_is_refused_with_those_that_there_are(target):
+    done = make(target, "ENV=prodution")
+    assert done.returncode != 0
+    assert "ENV=prodution: no inventory of that name; there are local" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["up", "down"])
+def test_machines_are_neither_made_nor_removed_for_an_inventory_of_servers(playbook, target):
+    assert "use `make converge" in refusal(playbook.run(f"{target}.yml"))
+
+
+@pytest.fixture
+def new_environment(tmp_path):
+    """make new-env NAME=..., with a home that has a key; the folder is removed afterwards."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/id_ed25519.pub").write_text(f"{KEYS['site_operator_keys'][0]}\n")
+    name = f"made_by_test_{os.getpid()}"
+
+    def new(**arguments):
+        arguments = {"NAME": name, "HOST": "203.0.113.7", "DOMAIN": "app.example.org"} | arguments
+        return make("new-env", *(f"{key}={value}" for key, value in arguments.items()), HOME=str(tmp_path))
+
+    new.folder = ANSIBLE / "inventory" / name
+    yield new
+    shutil.rmtree(new.folder, ignore_errors=True)
+
+
+def test_a_new_environment_is_ready_to_converge(new_environment):
+    done = new_environment()
+    assert done.returncode == 0, done.stdout
+    name = new_environment.folder.name
+    assert make("-s", "url", f"ENV={name}").stdout == "https://app.example.org\n"
+    assert "~/.ssh/id_ed25519.pub" in (new_environment.folder / f"group_vars/{name}.yml").read_text()
+
+
+def test_a_new_environment_never_replaces_one(new_environment):
+    new_environment()
+    before = (new_environment.folder / "hosts.yml").read_text()
+    done = new_environment(HOST="203.0.113.8")
+    assert done.returncode != 0
+    assert "is there already" in done.stdout
+    assert (new_environment.folder / "hosts.yml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ({"NAME": "Prod-1"}, "NAME='Prod-1': write a name of lower case letters"),
+        ({"NAME": "web"}, "NAME='web': write a name"),
+        ({"HOST": ""}, "HOST='': write the server's address"),
+        ({"DOMAIN": "App Example"}, "DOMAIN='App Example': write"),
+        ({"KEY": "/nowhere.pub"}, "There is no public key /nowhere.pub"),
+    ],
+)
+def test_a_new_environment_says_what_is_wrong(new_environment, arguments, line):
+    done = new_environment(**arguments)
+    assert done.returncode != 0
+    assert line in " ".join((done.stdout + done.stderr).split())

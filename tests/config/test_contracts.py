@@ -1,0 +1,123 @@
+"""Each setting once, each file from one place: what keeps the house from drifting."""
+
+import re
+from pathlib import Path
+
+import pytest
+from house import ANSIBLE, FOLDERS, INFRA, ROLES, ROOT, TEMPLATES, defaults, options, read_yaml
+
+SITE = read_yaml(ANSIBLE / "group_vars/all/site.yml")
+WIRING = read_yaml(ANSIBLE / "group_vars/all/wiring.yml")
+# what an environment must bring, by its own group_vars
+OF_THE_ENVIRONMENT = {"site_domain", "site_operator_keys"}
+# up.yml and down.yml hand this role its inputs
+WITHOUT_WIRING = {"machines"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_a_role_may_be_told_has_a_default_and_only_that(role):
+    optional = {name for name, spec in options(role).items() if not spec.get("required")}
+    # a machine's provider is the mark of an inventory of machines, so it has no default
+    assert set(defaults(role)) == optional - {"machines_provider"}
+
+
+@pytest.mark.parametrize("role", sorted(set(ROLES) - WITHOUT_WIRING))
+def test_what_a_role_must_be_told_is_wired(role):
+    required = {name for name, spec in options(role).items() if spec.get("required")}
+    assert required - set(SITE) - set(WIRING) <= OF_THE_ENVIRONMENT
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_spec_states_no_default(role):
+    """Ansible never applies it, so it would drift from defaults/main.yml."""
+    assert not [name for name, spec in options(role).items() if "default" in spec]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_says_what_it_is_in_a_few_lines(role):
+    lines = (ANSIBLE / f"roles/{role}/README.md").read_text().splitlines()
+    assert lines[0] == f"# {role}"
+    assert len(lines) <= 10
+
+
+def test_shared_settings_are_literals():
+    assert "{{" not in (ANSIBLE / "group_vars/all/site.yml").read_text()
+
+
+def test_no_setting_is_made_twice():
+    places = [SITE, WIRING, *(defaults(role) for role in ROLES)]
+    names = [name for place in places for name in place]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_every_template_is_brought_by_exactly_one_role():
+    """A role names a template by its path under infra/, or under the folder of its service."""
+    brought = {str(template.relative_to(INFRA)).removesuffix(".j2"): set() for template in TEMPLATES}
+    for role in ROLES:
+        for path in (ANSIBLE / "roles" / role).rglob("*.yml"):
+            words = set(
+                re.findall(r"[\w@.-]+(?:/[\w@.-]+)*", re.sub(r"\{\{[^}]*\}\}/", "", path.read_text()))
+            )
+            words = {word.removesuffix(".j2") for word in words}
+            for name in brought:
+                within = str(Path(name).relative_to(Path(name).parts[0]))
+                if name in words or within in words:
+                    brought[name].add(role)
+    assert {name: roles for name, roles in brought.items() if len(roles) != 1} == {}
+
+
+def test_every_folder_has_its_row_in_the_map():
+    rows = set(re.findall(r"^\| `([a-z]+)/` \|", (INFRA / "README.md").read_text(), re.M))
+    assert rows == set(FOLDERS) | {"ansible"}
+    assert {path.name for path in INFRA.iterdir() if path.is_dir()} == rows
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: str(path.relative_to(INFRA)))
+def test_a_template_is_short_and_says_who_wrote_it(template):
+    text = template.read_text()
+    assert template.suffix == ".j2" or template.name == "users.acl"
+    assert len(text.splitlines()) <= 80
+    if template.name != "users.acl.j2":  # Redis takes no comment there
+        assert "{{ ansible_managed | comment" in "\n".join(text.splitlines()[:2])
+
+
+def test_the_application_is_told_every_variable_that_it_requires(server):
+    """Names in config/env.py and names in the rendered environment file are the same."""
+    from config.env import VARIABLES
+
+    told = set(re.findall(r"^([A-Z_]+)=", (server / "etc/app/app.env").read_text(), re.M)) - {
+        "GREETING",
+        "NUMBER",
+    }
+    assert told == set(VARIABLES) - {"DEBUG"}
+
+
+def test_infra_does_not_know_the_sample():
+    """The application is a variable: what names the sample's own modules would break another one."""
+    apps = {path.parent.name for path in (ROOT / "app").glob("*/models.py")}
+    assert apps
+    for path in [*INFRA.rglob("*"), *(ROOT / "runtime").rglob("*.py")]:
+        if path.is_file() and path.suffix in {".yml", ".j2", ".py", ".sql"}:
+            words = set(re.findall(r"[\w.]+", path.read_text()))
+            assert not words & {f"{app}.models" for app in apps}, path
+            assert not words & {f"{app}.views" for app in apps}, path
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
+def test_the_readme_names_targets_and_files_that_exist(page):
+    text = (ROOT / page).read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.M)) <= targets
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (ROOT / link).exists(), link
+
+
+def test_both_readmes_show_the_same_commands():
+    def commands(page):
+        return [
+            line.split("#")[0].strip()
+            for block in re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), re.S)
+            for line in block.splitlines()
+        ]
+
+    assert commands("README.md") == commands("README.ko.md")

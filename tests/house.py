@@ -1,0 +1,36 @@
+"""What stands in this checkout, for tests that look at files."""
+
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+INFRA = ROOT / "infra"
+ANSIBLE = INFRA / "ansible"
+ROLES = sorted(path.parent.name for path in ANSIBLE.glob("roles/*/meta"))
+# a folder of infra/ -> where it lands (infra/README.md)
+FOLDERS = {
+    "app": "/etc/app",
+    "etc": "/etc",
+    "nginx": "/etc/nginx",
+    "pgbouncer": "/etc/pgbouncer",
+    "postgresql": "/etc/postgresql",
+    "redis": "/etc/redis",
+    "systemd": "/etc/systemd/system",
+    "usr": "/usr",
+}
+TEMPLATES = sorted(path for folder in FOLDERS for path in (INFRA / folder).rglob("*") if path.is_file())
+
+
+def read_yaml(path):
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def options(role):
+    """A role's inputs: {name: its argument spec}."""
+    return read_yaml(ANSIBLE / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+
+
+def defaults(role):
+    path = ANSIBLE / f"roles/{role}/defaults/main.yml"
+    return read_yaml(path) if path.exists() else {}
