@@ -23,7 +23,7 @@ TEMPLATES = sorted(path for folder in FOLDERS for path in (INFRA / folder).rglob
 
 
 def read_yaml(path):
-    return yaml.safe_load(path.read_text()) or {}
+    return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
 
 
 def options(role):
@@ -32,5 +32,4 @@ def options(role):
 
 
 def defaults(role):
-    path = ANSIBLE / f"roles/{role}/defaults/main.yml"
-    return read_yaml(path) if path.exists() else {}
+    return read_yaml(ANSIBLE / f"roles/{role}/defaults/main.yml")

@@ -66,6 +66,16 @@ def test_every_template_is_brought_by_exactly_one_role():
     assert {name: roles for name, roles in brought.items() if len(roles) != 1} == {}
 
 
+def test_no_two_roles_have_a_handler_of_one_name():
+    """In one play the last one of a name would run for both, and out of order."""
+    names = [
+        handler["name"]
+        for role in ROLES
+        for handler in read_yaml(ANSIBLE / f"roles/{role}/handlers/main.yml") or []
+    ]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_every_folder_has_its_row_in_the_map():
     rows = set(re.findall(r"^\| `([a-z]+)/` \|", (INFRA / "README.md").read_text(), re.M))
     assert rows == set(FOLDERS) | {"ansible"}

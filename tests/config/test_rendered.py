@@ -24,7 +24,7 @@ needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="
 
 
 def test_nginx_takes_its_configuration(server):
-    """nginx's grammar by its vendor's parser: contexts, arguments, names. Each converge runs `nginx -t` itself."""
+    """nginx's grammar by its vendor's parser: contexts, arguments, names. A converge runs `nginx -t`."""
     crossplane = pytest.importorskip("crossplane")
     main = server / "etc/nginx/nginx.conf"
     # paths of the server, seen in this folder; Debian brings modules and types
