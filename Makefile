@@ -31,7 +31,7 @@ environment: .venv/ready
 .PHONY: up down
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
-	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml
+	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml $(ARGS)
 	@printf '\n  %s\n  certificate authority: %s\n\n' "$$($(SETTING) site_url)" "$$($(SETTING) secrets_authority_certificate)"
 
 down: environment ## remove those machines and their data
@@ -78,7 +78,8 @@ psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-infra test-smoke test-machines test-fresh test-vagrant test-ci test-full
+.PHONY: lint test test-app test-config test-infra test-smoke test-replica test-machines test-fresh test-vagrant \
+	test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -98,8 +99,10 @@ test-infra: .venv/ready ## testinfra on a replica of its own
 test-smoke: .venv/ready ## the site as a client sees it, on the same replica
 	@tests/with-replica $(BIN)/pytest tests/smoke $(ARGS)
 
-test: lint test-app test-config ## all of the above
+test-replica: .venv/ready
 	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke $(ARGS)
+
+test: lint test-app test-config test-replica ## all of the above
 
 test-machines: .venv/ready ## how machines are made, killed, brought back and removed
 	@$(BIN)/pytest tests/machines $(ARGS)
@@ -112,7 +115,8 @@ test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 
 test-ci: test test-machines test-fresh test-vagrant ## what CI runs
 
-test-full: test-ci ## everything
+test-full: .venv/ready ## everything; writes tests/results/<date>.json
+	@$(BIN)/python tests/full.py
 
 ##@ Dependencies
 .PHONY: lock
