@@ -1,0 +1,61 @@
+"""What the tests share: the environment under test, and that nothing is skipped in CI."""
+
+import functools
+import importlib.util
+import os
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+TESTS = Path(__file__).parent
+ANSIBLE = TESTS.parent / "infra/ansible"
+# These need machines or servers. Where everything must run, one that did not is a failure.
+NEVER_SKIPPED = ("infra", "machines", "fresh", "vagrant", "smoke")
+
+
+@functools.cache
+def load_environment(name, facts=()):
+    """The inventory's groups and hosts, with each host's settings as its converge used them."""
+    # by its path and not before it is needed: tests/app runs without Ansible
+    spec = importlib.util.spec_from_file_location("pergola_settings", ANSIBLE / "settings.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # Ansible's, about being loaded again
+            groups, settings = module.load(name, {"ansible_facts": dict(facts)} if facts else None)
+    except SystemExit as refused:
+        raise pytest.UsageError(str(refused)) from None
+    return SimpleNamespace(name=name, groups=groups, settings=settings)
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """The environment under test: ENV, or the local replica. It must be up."""
+    found = load_environment(os.environ.get("ENV") or "local")
+    for host, settings in found.settings.items():
+        if "machines_provider" in settings and "ansible_host" not in settings:
+            pytest.exit(
+                f"ENV={found.name} is not up ({host} has no address): run make up ENV={found.name}, "
+                "or make test-infra, which brings a replica of its own up",
+                returncode=pytest.ExitCode.USAGE_ERROR,
+            )
+    return found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    part = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+    if report.skipped and not hasattr(report, "wasxfail") and part in NEVER_SKIPPED:
+        if os.environ.get("CI") == "true":
+            report.outcome = "failed"
+            report.longrepr = f"{item.nodeid} was skipped, and in CI everything runs: {report.longrepr[-1]}"
+    elif report.failed:
+        for evidence in getattr(item, "evidence", []):
+            try:
+                report.sections.append(evidence())
+            except Exception as error:  # a host that is gone shows nothing, and the test's own words count
+                report.sections.append(("no evidence", repr(error)))
+    return report

@@ -1,0 +1,74 @@
+"""What a release that cannot work does to the one that serves: nothing."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import httpx
+import pytest
+from infra.tools import BIN, ROOT, inventory_of, live_slot, play
+
+pytestmark = [pytest.mark.disruptive, pytest.mark.hosts("web")]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A copy of this checkout's application, to break."""
+    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "requirements").mkdir()
+    shutil.copy(ROOT / "requirements/app.txt", tmp_path / "requirements/app.txt")
+    return tmp_path
+
+
+@pytest.fixture
+def refused(servers, host, settings, source):
+    """Deploy the source, which must fail and leave what runs as it was; returns what was said."""
+
+    def deploy():
+        before = live_slot(host, settings)
+        idle = next(slot for slot in settings["app_slots"] if slot != before)
+        told = {"app_source": str(source), "deploy_ready_seconds": 3}
+        done = play(inventory_of(servers), "deploy", arguments=["-e", json.dumps(told)])
+        assert done.returncode != 0, done.stdout
+        assert live_slot(host, settings) == before
+        assert not host.service(f"app-web@{idle}.service").is_running
+        answer = httpx.get(
+            f"{settings['site_url']}{settings['app_health_path']}",
+            verify=str(settings["secrets_authority_certificate"]),
+        )
+        assert answer.status_code == 200
+        return " ".join(done.stdout.split())
+
+    return deploy
+
+
+def locked(requirement):
+    """A requirement as a lock holds it, with its hashes."""
+    command = [BIN / "uv", "pip", "compile", "-q", "--no-deps", "--generate-hashes", "--no-header", "-"]
+    done = subprocess.run(command, input=requirement, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_a_pin_that_the_runtime_cannot_work_with_is_refused_with_both_named(source, refused):
+    lock = source / "requirements/app.txt"
+    other = re.sub(r"^uvicorn==.*?(?=^\S)", locked("uvicorn==0.34.0"), lock.read_text(), flags=re.M | re.S)
+    lock.write_text(other)
+    said = refused()
+    assert re.search(r"pergola-runtime.{0,40}requires.{0,20}uvicorn>=", said), said
+    assert "0.34.0" in said
+
+
+def test_a_release_that_cannot_be_imported_is_refused_with_its_own_words(source, refused):
+    with (source / "app/config/asgi.py").open("a") as module:
+        module.write('\nraise RuntimeError("a release that cannot start")\n')
+    assert "a release that cannot start" in refused()
+
+
+def test_a_release_that_never_gets_ready_gets_no_traffic(source, refused):
+    """It starts, and says itself that it cannot serve; the deploy shows its answer and its journal."""
+    path = source / "app/config/urls.py"
+    path.write_text(path.read_text().replace('"readyz"', '"readyz-of-old"'))
+    said = refused()
+    assert "did not answer /readyz with 200" in said
+    assert "goes on" in said

@@ -1,0 +1,135 @@
+"""What the tests of a host need more than once."""
+
+import base64
+import contextlib
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+numbers = itertools.count(1)
+
+
+def wait_until(condition, seconds, message):
+    """The condition's first true value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{message} within {seconds} s"
+        time.sleep(0.2)
+    return value
+
+
+def run_probe(host, settings, code, before=""):
+    """What the code printed as JSON. The unit's name brings the drop-in of every app-* service with it.
+
+    `before` is shell that runs, as root, beside the probe; the probe's standard input ends when it is done.
+    """
+    packed = base64.b64encode(code.encode()).decode()
+    python = f"{settings['app_home']}/live/venv/bin/python"
+    unit = f"app-probe-{os.getpid()}-{next(numbers)}"
+    command = (
+        f"systemd-run --quiet --collect --wait --pipe --unit={unit} {python} -c "
+        f"'import base64; exec(base64.b64decode(\"{packed}\"))'"
+    )
+    done = host.run(f"{{ {before}; }} | {command}" if before else command)
+    assert done.rc == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextlib.contextmanager
+def stopped(host, unit):
+    """With this unit stopped; afterwards it runs again."""
+    host.check_output("systemctl stop %s", unit)
+    try:
+        yield
+    finally:
+        host.check_output("systemctl start %s", unit)
+
+
+@contextlib.contextmanager
+def changed(host, path, command):
+    """With this file changed by a command; afterwards it is as it was, with its owner and mode."""
+    host.check_output("cp -a %s %s.kept", path, path)
+    try:
+        host.check_output(command)
+        yield
+    finally:
+        host.check_output("mv %s.kept %s", path, path)
+
+
+def live_slot(host, settings):
+    return host.check_output(f"basename $(readlink {settings['app_home']}/live)")
+
+
+def main_process(host, unit):
+    return int(host.check_output("systemctl show -P MainPID %s", unit))
+
+
+def children(host, pid):
+    return {int(child) for child in host.run("pgrep -P %s", str(pid)).stdout.split()}
+
+
+def journal(host, *arguments):
+    return host.check_output(f"journalctl --no-pager --output=cat {' '.join(arguments)}")
+
+
+class Secrets(dict):
+    """{name: value}; a test that fails prints names alone."""
+
+    def __repr__(self):
+        return f"<{', '.join(self)}>"
+
+
+def read_secrets(settings):
+    """Nothing where this machine does not have them."""
+    path = Path(settings["secrets_file"])
+    if not path.exists():
+        return Secrets()
+    text = path.read_text()
+    if text.startswith("$ANSIBLE_VAULT"):
+        text = subprocess.run(
+            [BIN / "ansible-vault", "view", path], capture_output=True, text=True, check=True
+        ).stdout
+    return Secrets(yaml.safe_load(text))
+
+
+class Hidden(tuple):
+    def __repr__(self):
+        return f"<{len(self)} lines>"
+
+
+def secret_lines(secrets):
+    """What to look for: passwords, and each line of a key's body. In a tuple that prints as its length."""
+    lines = [line for value in secrets.values() for line in value.split("\n")]
+    return Hidden(line for line in lines if len(line) >= 16 and not line.startswith("-----"))
+
+
+def play(inventory, *playbooks, arguments=(), **environment):
+    """ansible-playbook as make calls it; `changed` is what its recap says of each host."""
+    files = [f"infra/ansible/{name}.yml" for name in playbooks]
+    done = subprocess.run(
+        [BIN / "ansible-playbook", "-i", inventory, *files, *arguments],
+        cwd=ROOT,
+        env=os.environ | {"ANSIBLE_NOCOLOR": "1"} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    recap = done.stdout.rpartition("PLAY RECAP")[2]
+    found = re.findall(r"^(\S+)\s+: .*?changed=(\d+)", recap, re.MULTILINE)
+    done.changed = {name: int(count) for name, count in found}
+    return done
+
+
+def inventory_of(servers):
+    return f"infra/ansible/inventory/{servers.name}"
