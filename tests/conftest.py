@@ -59,3 +59,9 @@ def pytest_runtest_makereport(item, call):
             except Exception as error:  # a host that is gone shows nothing, and the test's own words count
                 report.sections.append(("no evidence", repr(error)))
     return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        parts = " ".join(f"tests/{part}" for part in NEVER_SKIPPED if (TESTS / part).exists())
+        terminalreporter.write_line(f"Not run, as they need machines: {parts} (make test-ci)")
