@@ -1,0 +1,64 @@
+"""The README's commands on a machine that has nothing, so that nothing installed by hand hides a step."""
+
+import json
+import re
+
+from fresh.control_machine import CHECKOUT, ROOT, SOURCE
+from machines.environment import traces, wait_until
+
+README = (ROOT / "README.md").read_text()
+PREPARE = re.findall(r"`(apt-get [^`]+)`", README)
+FIRST = re.findall(r"^(\S.*?)(?:\s+#.*)?$", re.search(r"^```sh\n(.*?)^```", README, re.M | re.S)[1], re.M)
+NAMED = re.findall(r"`(make(?: [a-z-]+)?)`", README)
+
+
+def test_the_readmes_commands_make_a_replica_and_leave_nothing(machine):
+    [prepare] = PREPARE
+    assert FIRST == ["make up", "make test"]  # the latter is what CI runs by itself, on a clean checkout
+    forwarding = machine.run("cat /proc/sys/net/ipv4/ip_forward")
+
+    machine.run(prepare)
+    machine.run(f"git clone --quiet {SOURCE} {CHECKOUT}")
+    mounts = machine.mounts()
+
+    def run(command):
+        return machine.run(command, CHECKOUT)
+
+    printed = run("make up")
+    url = run("make -s url").strip()
+    assert f"\n  {url}\n" in printed
+    assert f": {run('make -s ca').strip()}\n" in printed
+    assert json.loads(run('curl -sS --cacert "$(make -s ca)" "$(make -s url)/readyz"'))["ready"] is True
+
+    changed = re.findall(r"changed=(\d+)", run("make converge"))
+    assert changed
+    assert set(changed) == {"0"}
+    for command in [named for named in NAMED if named not in (*FIRST, "make down")]:
+        run(command)
+
+    record = json.loads((machine.root / CHECKOUT[1:] / ".pergola/local/machines.json").read_text())
+    assert traces(record["id"])
+    run("make down")
+    # ssh keeps a connection for a minute, in case another command wants it
+    wait_until(lambda: machine.processes() == [], 90, "every process ends")
+    assert traces(record["id"], record["network"].removesuffix("0/24")) == []
+    assert machine.mounts() == mounts
+    if not traces("pergola"):
+        assert machine.run("cat /proc/sys/net/ipv4/ip_forward") == forwarding
+
+
+def test_who_may_not_make_machines_can_run_the_tests_that_need_none(machine):
+    [prepare] = PREPARE
+    machine.run(f"{prepare} python3-venv")
+    machine.run("useradd --create-home someone")
+
+    def run(command, directory="/home/someone/pergola"):
+        before = ["setpriv", "--reuid=someone", "--regid=someone", "--clear-groups", "--no-new-privs"]
+        return machine.run(command, directory, "/home/someone", [*before, "--bounding-set=-all"])
+
+    run("! unshare --mount true", "/")
+    run(f"git clone --quiet {SOURCE} pergola", "/home/someone")
+    run("make .venv/ready")
+    said = run(".venv/bin/pytest")
+    assert re.search(r"\d+ passed", said)
+    assert re.search(r"need machines: .*tests/infra .*tests/fresh", said)
