@@ -14,7 +14,7 @@ python=${PYTHON:-python3}
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     sudo=
     [ "$(id -u)" = 0 ] || sudo=sudo
-    if ! command -v apt-get >/dev/null; then
+    if ! command -v apt-get >/dev/null || ! command -v ${sudo:-true} >/dev/null; then
         echo "python: this Python has no venv module; install your system's python3-venv package" >&2
         exit 1
     fi
