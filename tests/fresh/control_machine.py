@@ -66,7 +66,9 @@ class Workshop:
         image = self.work / release
         sh("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", release, image)
         (image / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
-        shutil.copy("/etc/resolv.conf", image / "etc/resolv.conf")
+        # behind systemd-resolved's own address are those that machines can reach too
+        servers = [Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf")]
+        shutil.copy(next(filter(Path.exists, servers)), image / "etc/resolv.conf")
         # whoever must trust a company's authority put it there before anything else
         (image / AUTHORITIES).mkdir(parents=True, exist_ok=True)
         for authority in Path("/", AUTHORITIES).rglob("*.crt"):
