@@ -1,0 +1,64 @@
+"""`vagrant up`, and what a person does next, on a machine made from nothing. In this order."""
+
+import re
+from pathlib import Path
+
+import pytest
+from machines.environment import wait_until
+from vagrant.lab import STATE, address
+
+
+@pytest.fixture(scope="module")
+def up(lab):
+    """What `vagrant up` said."""
+    with lab.timed("vagrant up"):
+        return lab.works("vagrant", "up", "--no-color", seconds=600)
+
+
+@pytest.fixture(scope="module")
+def authority(up):
+    return re.search(r"^\W*(?:app: )?(/\S+/ca\.crt)$", up, re.MULTILINE)[1]
+
+
+@pytest.fixture
+def is_ready(lab, authority):
+    url = f"https://{address()}/readyz"
+    return lambda: lab.run("curl", "--silent", "--fail", "--cacert", authority, url).returncode == 0
+
+
+def test_up_ends_with_the_url_and_the_authority(up, authority):
+    assert f"https://{address()}" in up[-400:]
+    assert Path(authority).is_relative_to(STATE)
+
+
+def test_site_is_ready_under_the_printed_authority(is_ready):
+    assert is_ready()
+
+
+def test_second_provision_changes_nothing(lab, up):
+    with lab.timed("vagrant provision, again"):
+        said = lab.works("vagrant", "provision", "--no-color", seconds=300)
+    assert re.findall(r"changed=(\d+)", said) == ["0", "0"]
+
+
+def test_machine_passes_the_tests_of_every_environment(lab, up):
+    with lab.timed("make verify"):
+        lab.works("make", "verify", "ENV=vagrant", seconds=300)
+
+
+def test_vagrant_still_logs_in(lab, up):
+    assert lab.works("vagrant", "ssh", "--command", "sudo hostname").split()[-1] == "app"
+
+
+def test_reload_brings_everything_back(lab, is_ready):
+    with lab.timed("vagrant reload, until ready"):
+        lab.works("vagrant", "reload", "--no-color", seconds=300)
+        wait_until(is_ready, 60, "readyz answers after vagrant reload")
+
+
+def test_destroy_forgets_the_machine(lab, up):
+    with lab.timed("vagrant destroy"):
+        lab.works("vagrant", "destroy", "--force", seconds=120)
+    assert lab.works("lxc-ls", "--line") == ""
+    # a machine made anew has other keys
+    assert not list(Path(STATE).rglob("known_hosts"))
