@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import ssl
 import subprocess
 
 import httpx
@@ -35,7 +36,7 @@ def refused(servers, host, settings, source):
         assert not host.service(f"app-web@{idle}.service").is_running
         answer = httpx.get(
             f"{settings['site_url']}{settings['app_health_path']}",
-            verify=str(settings["secrets_authority_certificate"]),
+            verify=ssl.create_default_context(cafile=settings["secrets_authority_certificate"]),
         )
         assert answer.status_code == 200
         return " ".join(done.stdout.split())
