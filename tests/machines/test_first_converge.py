@@ -54,9 +54,11 @@ class Server(Environment):
 def server(host_of_machines, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     machine = Environment(folder / "machine")
-    machine.works("up", "-e", "machines_memory=512M")
-    yield Server(machine, folder)
-    machine.works("down")
+    try:
+        machine.works("up", "-e", "machines_memory=512M")
+        yield Server(machine, folder)
+    finally:
+        machine.works("down")
 
 
 def test_a_key_that_nobody_here_has_leaves_the_old_door_open(server, tmp_path):
