@@ -54,8 +54,8 @@ sleep infinity &
 wait
 """
 
-# systemd 257 wants cgroup2 alone, and vagrant-lxc looks for a control group called as the container.
-# No host's firewall, security module or network setup is asked for.
+# systemd 257 wants cgroup2 alone, and vagrant-lxc looks for a control group called as the container. The link's
+# address is fixed, as after a reload the old one would be looked for half a minute.
 LXC_CONFIG = """lxc.apparmor.profile = unconfined
 lxc.cap.drop = mac_admin mac_override sys_time sys_module
 lxc.pty.max = 1024
@@ -67,6 +67,7 @@ lxc.cgroup.dir.monitor = {name}-monitor
 lxc.net.0.type = veth
 lxc.net.0.link = lxcbr0
 lxc.net.0.flags = up
+lxc.net.0.hwaddr = 00:16:3e:00:00:10
 """
 
 # eth0 alone: Vagrant gives eth1 its address, and networkd would take that away
