@@ -8,8 +8,16 @@ from infra.tools import live_slot, wait_until
 
 # A server that got its address by DHCP listens for the renewal.
 DHCP = {"udp 68", "udp 546"}
-# Sockets of systemd, D-Bus and udev, which every Debian has.
-SYSTEM = ("/run/systemd/", "/run/user/", "/run/dbus/", "/run/udev/", "/run/ssh-unix-local/", "@")
+# Sockets of systemd, D-Bus and udev, which every Debian has, and of sshd for the host of a systemd-nspawn 257.
+SYSTEM = (
+    "/run/systemd/",
+    "/run/user/",
+    "/run/dbus/",
+    "/run/udev/",
+    "/run/ssh-unix-local/",
+    "/run/host/unix-export/",
+    "@",
+)
 
 
 def listening(host):
