@@ -54,7 +54,7 @@ sleep infinity &
 wait
 """
 
-# systemd 257 wants cgroup2 alone, and vagrant-lxc looks for a control group called as the container. The link's
+# systemd 257 wants cgroup2 alone; vagrant-lxc looks for a control group called as the container. The link's
 # address is fixed, as after a reload the old one would be looked for half a minute.
 LXC_CONFIG = """lxc.apparmor.profile = unconfined
 lxc.cap.drop = mac_admin mac_override sys_time sys_module
