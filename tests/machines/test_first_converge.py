@@ -96,7 +96,8 @@ def test_a_second_operator_without_the_secrets_is_refused(server):
     server.works("site", "--tags", "base,secrets")
     aside = server.secrets.rename(server.secrets.with_suffix(".aside"))
     try:
-        assert "secrets.yml lacks authority_key, django_key, database_password, redis_password" in server.refuses("site", "--tags", "base")
+        said = server.refuses("site", "--tags", "base")
+        assert "secrets.yml lacks authority_key, django_key, database_password, redis_password" in said
         assert not server.secrets.exists()
     finally:
         aside.rename(server.secrets)
