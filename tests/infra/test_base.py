@@ -14,7 +14,10 @@ def test_nothing_failed(host):
 
 def test_the_time_zone_and_the_locale_are_those_set(host, settings):
     assert host.check_output("timedatectl show -P Timezone") == settings["site_timezone"]
-    login = subprocess.run([*settings["host_login"], "locale"], capture_output=True, text=True, check=True)
+    # ssh would send the caller's own along
+    ours = {name: value for name, value in os.environ.items() if not re.match("LANG|LC_", name)}
+    command = [*settings["host_login"], "locale"]
+    login = subprocess.run(command, env=ours, capture_output=True, text=True, check=True)
     assert f"LANG={settings['site_locale']}" in login.stdout.splitlines()
 
 

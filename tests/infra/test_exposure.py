@@ -8,7 +8,7 @@ from infra.tools import live_slot, wait_until
 
 # A server that got its address by DHCP listens for the renewal.
 DHCP = {"udp 68", "udp 546"}
-# Sockets of systemd, D-Bus and udev, which every Debian has, and of sshd for its host (systemd-nspawn 257).
+# Sockets of systemd, D-Bus and udev, which every Debian has, and of sshd for systemd-nspawn's host.
 SYSTEM = (
     "/run/systemd/",
     "/run/user/",

@@ -1,6 +1,7 @@
 """The stack fits the smallest machine that it is offered for."""
 
 import asyncio
+import json
 import re
 import ssl
 from pathlib import Path
@@ -49,10 +50,20 @@ def test_what_runs_fits_the_host(host, settings):
     assert sum(used.values()) < SHARE * size
 
 
-def test_nothing_was_killed_for_memory(host):
-    """systemd notes it for each unit, also where the kernel's own log is not to be seen."""
+def kills_counted(settings):
+    """What the kernel counted for a machine of this host, whose own systemd may not be told."""
+    record = json.loads((Path(settings["state_directory"]) / "machines.json").read_text())
+    group = f"pergola-{record['id']}-{settings['inventory_hostname']}"
+    root = Path("/sys/fs/cgroup")
+    counters = [*root.glob(f"**/{group}/memory.events"), *root.glob(f"*/{group}/memory.oom_control")]
+    return [int(re.search(r"^oom_kill (\d+)", file.read_text(), re.MULTILINE)[1]) for file in counters]
+
+
+def test_nothing_was_killed_for_memory(host, settings):
     said = host.run(
         "journalctl --no-pager --output=cat --grep='OOM killer|oom-kill|Out of memory'"
         " _PID=1 + _TRANSPORT=kernel"
     ).stdout
     assert said in ("", "-- No entries --\n"), said
+    if "machines_provider" in settings:
+        assert not any(kills_counted(settings))

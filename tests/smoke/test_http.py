@@ -2,7 +2,6 @@ import http.client
 import re
 import socket
 import ssl
-from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -105,7 +104,7 @@ def test_nothing_above_the_static_files_is_served(client, settings):
         "/static/%2e%2e/live/release.json",
     ):
         with_trick = raw_path(client, trick)
-        assert with_trick.status_code in (400, 403, 404), f"{trick} out of {path}: {with_trick.status_code}"
+        assert with_trick.status_code == 404, f"{trick} out of {path}: {with_trick.status_code}"
 
 
 def raw_path(client, path):
@@ -145,19 +144,6 @@ def test_a_body_above_the_limit_is_refused(settings, tls):
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()
-
-
-def test_forged_headers_change_nothing(client, url):
-    """nginx sets what the application believes: a client that says 'http' or another name is not believed."""
-    forged = {
-        "X-Forwarded-For": "203.0.113.99",
-        "X-Forwarded-Proto": "http",
-        "X-Forwarded-Host": "evil.example.org",
-        "Forwarded": "for=203.0.113.99;proto=http;host=evil.example.org",
-    }
-    answer = client.get("/visits", headers=forged)  # without its slash, so that Django writes a redirect
-    assert answer.status_code == 301
-    assert urljoin(f"{url}/visits", answer.headers["location"]) == f"{url}/visits/"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
