@@ -240,7 +240,7 @@ class Lab:
             self.process.wait()
             wait_until(lambda: not Path("/proc", self.pid).exists(), 20, "the namespaces' processes end")
             # a closed connection to a machine that is gone keeps its network, and so the link, for a minute
-            subprocess.run(["ip", "link", "delete", f"{bridge}-v"], check=False)
+            subprocess.run(["ip", "link", "delete", f"{bridge}-v"], capture_output=True, check=False)
         self.clear()
         left = left_of(bridge)
         assert not left, "\n".join(left)
