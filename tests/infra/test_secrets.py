@@ -88,7 +88,7 @@ def readers(settings):
     paths = {"/etc/nftables.conf": {"root"}, "/etc/sudoers.d/pergola": {"root"}, "/etc/shadow": {"root"}}
     if "web" in groups:
         paths[settings["app_env_file"]] = {"root"}
-        paths["/etc/pgbouncer/pgbouncer.ini"] = {"root", "postgres", "pgbouncer"}
+        paths["/etc/pgbouncer/pgbouncer.ini"] = {"root", "pgbouncer"}
         paths[f"{settings['app_home']}/live/source/{settings['app_directory']}/manage.py"] = {
             "root",
             settings["app_user"],
