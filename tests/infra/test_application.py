@@ -257,7 +257,7 @@ def test_the_application_reaches_redis(escapes):
 
 @pytest.mark.parametrize("attempt", ["writable code", "new namespace", "netlink socket", "environment file"])
 def test_the_application_cannot(escapes, attempt):
-    """Run code that it wrote, build a namespace with rights of its own, talk to the kernel, read its secrets' file."""
+    """Run code that it wrote, build a namespace with its own rights, talk to the kernel, read its secrets."""
     assert re.match(r"PermissionError|OSError: \[Errno 97\]", escapes[attempt]), escapes[attempt]
 
 
