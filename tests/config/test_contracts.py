@@ -10,8 +10,8 @@ SITE = read_yaml(ANSIBLE / "group_vars/all/site.yml")
 WIRING = read_yaml(ANSIBLE / "group_vars/all/wiring.yml")
 # what an environment must bring, by its own group_vars
 OF_THE_ENVIRONMENT = {"site_domain", "site_operator_keys"}
-# up.yml and down.yml hand this role its inputs
-WITHOUT_WIRING = {"machines"}
+# these roles are handed their inputs where they are called
+WITHOUT_WIRING = {"in_force", "machines"}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from infra.tools import changed, inventory_of, play, read_secrets, secret_lines
+from infra.tools import changed, inventory_of, main_process, play, read_secrets, secret_lines
 
 pytestmark = pytest.mark.disruptive
 
@@ -38,6 +38,17 @@ def test_a_look_with_ansibles_own_strategy_changes_and_shows_nothing(servers):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.changed == dict.fromkeys(servers.settings, 0), done.stdout
+
+
+@pytest.mark.hosts("edge")
+def test_a_converge_that_was_cut_off_is_finished_by_the_next(servers, host):
+    """Cut off between a file and its restart, the file is there and nobody has read it: as after a touch."""
+    before = main_process(host, "nginx.service")
+    host.check_output("touch /etc/systemd/system/nginx.service.d/pergola.conf")
+    first, second = (play(inventory_of(servers), "site", arguments=["--tags", "nginx"]) for _ in range(2))
+    assert first.returncode == second.returncode == 0, first.stdout + second.stdout
+    assert main_process(host, "nginx.service") not in (0, before)
+    assert set(second.changed.values()) == {0}, second.stdout
 
 
 @pytest.mark.hosts("web")

@@ -18,8 +18,8 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.vars import isidentifier
 
 SHARED_PREFIXES = ("site_",)
-# up.yml and down.yml hand this role its inputs, on the control machine alone
-LOCAL_ROLE = "machines"
+# these roles are handed their inputs where they are called
+CALLED_ROLES = ("in_force", "machines")
 # What these roles found out earlier in the same run: deploy.yml after site.yml checks again.
 RESULTS = ("preflight_packages", "secrets_values")
 # Facts are gathered after this check; these numbers let what is worked out from them be checked for its type.
@@ -63,7 +63,8 @@ class ActionModule(ActionBase):
             problems += self._unlike(name, literals[name], task_vars[name], home)
 
         self._templar.available_variables = defaults | task_vars | {"ansible_facts": facts}
-        specs.pop(LOCAL_ROLE, None)
+        for role in CALLED_ROLES:
+            specs.pop(role)
         for options in specs.values():
             for name, option in options.items():
                 if not option.get("no_log"):
