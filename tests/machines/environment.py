@@ -19,7 +19,8 @@ IMAGES = Path(os.environ.get("PERGOLA_IMAGES") or STATES / "images").absolute()
 class Environment:
     """One environment: an inventory and a state directory."""
 
-    def __init__(self, states, inventory=ANSIBLE / "inventory/local"):
+    def __init__(self, states, inventory=ANSIBLE / "inventory/local", root=ROOT):
+        self.root = root
         self.states = states
         self.inventory = inventory
         self.state = states / inventory.name
@@ -34,11 +35,13 @@ class Environment:
 
     def ansible(self, program, *arguments, before=()):
         command = [*before, Path(sys.executable).with_name(program), "-i", self.inventory, *arguments]
-        where = {"stdin": subprocess.DEVNULL, "cwd": ROOT, "env": self.variables()}
+        where = {"stdin": subprocess.DEVNULL, "cwd": self.root, "env": self.variables()}
         return subprocess.run(command, capture_output=True, text=True, check=False, **where)
 
     def play(self, verb, *arguments, **options):
-        done = self.ansible("ansible-playbook", ANSIBLE / f"{verb}.yml", *arguments, **options)
+        done = self.ansible(
+            "ansible-playbook", self.root / f"infra/ansible/{verb}.yml", *arguments, **options
+        )
         done.changed = sum(map(int, re.findall(r"changed=(\d+)", done.stdout)))
         return done
 

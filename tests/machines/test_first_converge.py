@@ -97,7 +97,7 @@ def test_a_second_operator_without_the_secrets_is_refused(server):
     aside = server.secrets.rename(server.secrets.with_suffix(".aside"))
     try:
         said = server.refuses("site", "--tags", "base")
-        assert "secrets.yml lacks authority_key, django_key, database_password, redis_password" in said
+        assert "secrets.yml lacks authority_key, database_password, django_key, redis_password" in said
         assert not server.secrets.exists()
     finally:
         aside.rename(server.secrets)

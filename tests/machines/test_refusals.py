@@ -1,10 +1,13 @@
 """What `make up` and `make down` refuse: before anything changed, in one line that names the way out."""
 
 import os
+import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
-from machines.environment import Environment
+from machines.environment import ROOT, Environment
 
 
 @pytest.fixture
@@ -67,13 +70,23 @@ def test_a_full_disk_is_named(tmp_path, host_of_machines):
     assert "GiB: free some, set PERGOLA_STATE" in said
 
 
-def test_a_person_who_cannot_become_root_is_told(replica, tmp_path):
-    before = ["env", f"ANSIBLE_HOME={tmp_path}/ansible", f"PATH={tmp_path}:/usr/bin:/bin"]
+@pytest.fixture
+def checkout():
+    """The playbooks where anybody may read them, wherever this checkout is."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "infra", f"{folder}/infra", symlinks=True)
+        shutil.copy(ROOT / "ansible.cfg", folder)
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_a_person_who_cannot_become_root_is_told(checkout):
+    before = ["env", f"ANSIBLE_HOME={checkout}/ansible", f"PATH={checkout}:/usr/bin:/bin"]
     if os.geteuid() == 0:
-        # may still read the checkout, wherever it is
-        tmp_path.chmod(0o777)
+        # may still read the programs of this checkout's .venv
         read = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
         before = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *read, *before]
-    said = replica.refuses("up", before=before)
+    person = Environment(checkout / "states", checkout / "infra/ansible/inventory/local", root=checkout)
+    said = person.refuses("up", before=before)
     assert said.startswith("Machines need root, or sudo")
     assert "vagrant up" in said
