@@ -76,7 +76,10 @@ def checkout():
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(ROOT / "infra", f"{folder}/infra", symlinks=True)
         shutil.copy(ROOT / "ansible.cfg", folder)
-        Path(folder).chmod(0o777)
+        Path(folder).chmod(0o755)  # Ansible ignores ansible.cfg where anybody may write
+        for own in ("ansible", "states"):
+            (Path(folder) / own).mkdir()
+            (Path(folder) / own).chmod(0o777)
         yield Path(folder)
 
 
