@@ -40,6 +40,12 @@ def test_a_look_with_ansibles_own_strategy_changes_and_shows_nothing(servers):
     assert done.changed == dict.fromkeys(servers.settings, 0), done.stdout
 
 
+@pytest.mark.hosts("web")
+def test_more_workers_than_the_cores_carry_are_refused(servers, host):
+    said = refusal(play(inventory_of(servers), "site", arguments=["-e", "app_web_workers=99"], **AS_JSON))
+    assert re.search(r"app_web_workers is 99, and \S+ has \d+ cores: choose between 1 and \d+", said)
+
+
 @pytest.mark.hosts("edge")
 def test_a_converge_that_was_cut_off_is_finished_by_the_next(servers, host):
     """Cut off between a file and its restart, the file is there and nobody has read it: as after a touch."""

@@ -73,3 +73,15 @@ def test_a_release_that_never_gets_ready_gets_no_traffic(source, refused):
     said = refused()
     assert "did not answer /readyz with 200" in said
     assert "goes on" in said
+
+
+def test_a_git_url_is_the_same_release_as_its_checkout(servers, settings, source, tmp_path):
+    """Named by content: the live release, packed again from a repository, is no new one."""
+    subprocess.run(["git", "init", "-q", source], check=True)
+    subprocess.run(["git", "-C", source, "add", "."], check=True)
+    person = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
+    subprocess.run(["git", "-C", source, *person, "commit", "-qm", "A release"], check=True)
+    told = {"app_source": f"file://{source}", "app_revision": "HEAD"}
+    done = play(inventory_of(servers), "deploy", arguments=["-e", json.dumps(told)])
+    assert done.returncode == 0, done.stdout
+    assert "changed: [" not in done.stdout.partition("TASK [deploy : Find out")[2], done.stdout
