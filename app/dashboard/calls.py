@@ -27,7 +27,7 @@ class Call:
     delay: float = 0
     jitter: float = 0
     failures: float = 0
-    timeout: float = 5
+    timeout: float = 10
 
     @property
     def params(self):

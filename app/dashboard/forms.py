@@ -19,7 +19,7 @@ class DashboardForm(forms.Form):
     delay = forms.CharField(max_length=100, initial="1", label="seconds each")
     jitter = forms.FloatField(min_value=0, max_value=1, initial=0, label="jitter, s")
     failures = forms.FloatField(min_value=0, max_value=1, initial=0, label="failing, 0 to 1")
-    timeout = forms.FloatField(min_value=0.1, max_value=10, initial=5, label="timeout, s")
+    timeout = forms.FloatField(min_value=0.1, max_value=10, initial=10, label="timeout, s")
     client = forms.ChoiceField(choices=choices(OVER), initial="httpx")
     by = forms.ChoiceField(choices=choices(TOGETHER), initial="gather", label="together by")
 
