@@ -24,7 +24,9 @@ class RequestIDFilter(logging.Filter):
     """For `%(request_id)s` in a log format."""
 
     def filter(self, record):
-        record.request_id = request_id.get()
+        # Django's own line about a 4xx or 5xx comes after the middleware, and brings its request along.
+        request = getattr(record, "request", None)
+        record.request_id = getattr(request, "id", None) or request_id.get()
         return True
 
 

@@ -16,6 +16,11 @@ import ssl
 from dataclasses import dataclass
 
 import aiohttp
+
+# httpx imports these two when it makes its first client and when that first connects: in the event loop,
+# where a fifth of a second holds every other request of the worker.
+import anyio._backends._asyncio  # noqa: F401
+import httpcore  # noqa: F401
 import httpx
 from django.conf import settings
 

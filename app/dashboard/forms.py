@@ -14,13 +14,13 @@ def choices(names):
 class DashboardForm(forms.Form):
     """What the page offers and /dashboard/data takes. Everything has a default and a bound."""
 
-    mode = forms.ChoiceField(choices=choices(["async", "sync"]), initial="async")
+    mode = forms.ChoiceField(choices=choices(["async", "sync"]), initial="async", label="mode")
     count = forms.IntegerField(min_value=1, max_value=MAX_COUNT, initial=3, label="calls")
     delay = forms.CharField(max_length=100, initial="1", label="seconds each")
     jitter = forms.FloatField(min_value=0, max_value=1, initial=0, label="jitter, s")
     failures = forms.FloatField(min_value=0, max_value=1, initial=0, label="failing, 0 to 1")
     timeout = forms.FloatField(min_value=0.1, max_value=10, initial=10, label="timeout, s")
-    client = forms.ChoiceField(choices=choices(OVER), initial="httpx")
+    client = forms.ChoiceField(choices=choices(OVER), initial="httpx", label="client")
     by = forms.ChoiceField(choices=choices(TOGETHER), initial="gather", label="together by")
 
     def __init__(self, query=None):

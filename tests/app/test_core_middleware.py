@@ -104,10 +104,19 @@ async def test_an_id_that_is_brought_is_kept_unless_it_could_forge_a_log_line(se
     assert (response["X-Request-ID"] == brought) is kept
 
 
-async def test_an_error_has_its_id_too():
-    response = await AsyncClient(raise_request_exception=False).get("/broken")
-    assert response.status_code == 500
-    assert response["X-Request-ID"]
+@pytest.mark.parametrize("server", ["asgi", "wsgi"])
+@pytest.mark.parametrize(("url", "status"), [("/broken", 500), ("/nowhere", 404)])
+async def test_what_django_logs_of_an_error_has_the_id_of_its_answer(
+    server, url, status, caplog, monkeypatch
+):
+    monkeypatch.setattr(caplog.handler, "filters", [RequestIDFilter()])
+    if server == "asgi":
+        response = await AsyncClient(raise_request_exception=False).get(url)
+    else:
+        response = await asyncio.to_thread(Client(raise_request_exception=False).get, url)
+    assert response.status_code == status
+    ids = [record.request_id for record in caplog.records if record.name == "django.request"]
+    assert ids == [response["X-Request-ID"]]
 
 
 async def test_requests_at_the_same_time_keep_their_own_ids():

@@ -118,7 +118,7 @@ def test_the_data_under_wsgi_too():
 async def upstreams_say(condition):
     """What became of the calls, once it is as expected."""
     async with asyncio.timeout(20):
-        while not condition(calls := (await (await clients.pool()).httpx.get("/calls")).json()):
+        while not condition(calls := (await (await clients.pool()).httpx.get("/calls")).json()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         return calls
 
