@@ -52,6 +52,9 @@ VARIABLES = {
         Variable("REDIS_URL", str, "Redis, for the cache and the channel layer", debug=""),
         Variable("STATIC_ROOT", str, "the collected files that nginx serves", debug="static-collected"),
         Variable("MEDIA_ROOT", str, "the uploaded files", debug="media"),
+        Variable(
+            "UPSTREAMS_SOCKET", str, "where the stand-in of outside APIs listens", "/run/app/upstreams.sock"
+        ),
         Variable("EMAIL_HOST", str, "the mail relay", "localhost"),
         Variable("EMAIL_PORT", int, "the mail relay's port", "25"),
         Variable("DEFAULT_FROM_EMAIL", str, "the sender of the site's mail", "webmaster@localhost"),

@@ -16,6 +16,7 @@ CSRF_TRUSTED_ORIGINS = read("CSRF_TRUSTED_ORIGINS")
 INSTALLED_APPS = [
     "config.apps.ConfigConfig",
     "core",
+    "dashboard",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -24,6 +25,7 @@ INSTALLED_APPS = [
 
 # Only what the pages here need: under ASGI each hook of each middleware is a hop to a thread and back.
 MIDDLEWARE = [
+    "core.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -86,6 +88,8 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W008",  # the redirect from http to https
 ]
 
+UPSTREAMS_SOCKET = BASE_DIR / read("UPSTREAMS_SOCKET")
+
 EMAIL_HOST = read("EMAIL_HOST")
 EMAIL_PORT = read("EMAIL_PORT")
 DEFAULT_FROM_EMAIL = read("DEFAULT_FROM_EMAIL")
@@ -97,8 +101,11 @@ TIME_ZONE = "UTC"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
+    "formatters": {"plain": {"format": "%(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
+    "filters": {"request_id": {"()": "core.middleware.RequestIDFilter"}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["request_id"]}
+    },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     # Django's own configuration sends errors by mail and, under DEBUG, prints them a second time.
     "loggers": {"django": {"handlers": [], "level": "INFO" if DEBUG else "WARNING"}},

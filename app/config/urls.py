@@ -1,10 +1,11 @@
-from django.urls import path
+from django.urls import include, path
 
 from core import health, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("visits/", views.visits, name="visits"),
+    path("dashboard/", include("dashboard.urls")),
     path("livez", health.livez),
     path("readyz", health.readyz),
 ]

@@ -7,8 +7,25 @@ from pathlib import Path
 SCRATCH = Path(os.environ.get("SCRATCH", "."))
 
 
+kept = []
+
+
+async def until_the_loop_ends():
+    try:
+        yield
+    finally:
+        await asyncio.sleep(0.01)  # as a pooled client does, whose connections are closed one by one
+        (SCRATCH / "closed").write_text("after the request" if (SCRATCH / "go").exists() else "before it")
+
+
 async def http(scope, receive, send):
-    """/held answers once $SCRATCH/go exists, /endless never, /large with 4 MB, all else with the client."""
+    """/held answers once $SCRATCH/go exists, /endless never, /large with 4 MB, all else with the client.
+
+    /kept makes something that is to be closed with the event loop.
+    """
+    if scope["path"] == "/kept":
+        kept.append(until_the_loop_ends())
+        await anext(kept[-1])
     if scope["path"] in ("/held", "/endless"):
         (SCRATCH / "held").touch()
         while scope["path"] == "/endless" or not (SCRATCH / "go").exists():  # noqa: ASYNC110 - another process's

@@ -47,6 +47,21 @@ def test_a_running_request_is_finished_before_the_exit(tmp_path):
         assert server.exit_code() == 0
 
 
+def test_what_is_kept_until_the_loop_ends_is_closed_after_the_last_request(tmp_path):
+    """Pooled clients: uvicorn alone ends the process by the same signal before its loop is closed."""
+    env = {"SCRATCH": str(tmp_path)}
+    with gunicorn(tmp_path / "web.sock", "asgi_apps:http", env=env) as server, server.connect() as client:
+        server.get("/kept")
+        send(client, "/held")
+        wait_for((tmp_path / "held").exists, "the request to run")
+        server.signal(signal.SIGTERM)
+        server.says("Draining")
+        (tmp_path / "go").touch()
+        assert read(client).startswith(b"HTTP/1.1 200")
+        assert server.exit_code() == 0
+    assert (tmp_path / "closed").read_text() == "after the request"
+
+
 def test_an_endless_request_is_cut_before_gunicorn_kills_the_worker(tmp_path):
     env = {"SCRATCH": str(tmp_path)}
     options = ["--graceful-timeout", "3"]

@@ -35,6 +35,12 @@ class DrainingServer(Server):
         logger.info("Draining: no new connections")
         await asyncio.sleep(SETTLE_SECONDS)
         await super().shutdown(sockets)
+        # uvicorn raises the signal again on its way out, which ends the process with the loop still open.
+        # What an application holds in an async generator until the loop ends (its pooled clients) is closed
+        # here, once the requests that were cut have let go of theirs.
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=EXIT_SECONDS / 2)
+        await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 class DrainingUvicornWorker(UvicornWorker):
