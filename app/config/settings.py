@@ -15,7 +15,10 @@ CSRF_TRUSTED_ORIGINS = read("CSRF_TRUSTED_ORIGINS")
 
 INSTALLED_APPS = [
     "config.apps.ConfigConfig",
+    "cache",
     "core",
+    "lab",
+    "legacy",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -25,8 +28,10 @@ INSTALLED_APPS = [
 # Only what the pages here need: under ASGI each hook of each middleware is a hop to a thread and back.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 

@@ -6,6 +6,7 @@ and for tests that know no Django. Of the caller's own environment only DATABASE
 
 import os
 
+import httpx
 import pytest
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "sqlite://:memory:")
@@ -30,6 +31,17 @@ django.setup()
 @pytest.fixture
 def channel_layer(settings):
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+
+@pytest.fixture
+async def asgi():
+    """A client of the application as a server runs it: each request with a thread of its own, which Django's
+    async client does not give."""
+    from config.asgi import application
+
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="https://testserver") as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
