@@ -9,9 +9,11 @@ import asyncio
 import functools
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 
 # One: the cores are the workers' already.
 PROCESSES = 1
@@ -28,8 +30,20 @@ def end_with_the_worker():
     threading.Thread(target=watch, daemon=True).start()
 
 
+def start_tracker():
+    """The standard library's helper that removes a dead worker's semaphores. It would call each stop of a
+    worker a leak, in the journal; it takes its filters from the interpreter that starts it."""
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    sys.warnoptions.append(quiet)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(quiet)
+
+
 @functools.cache
 def pool():
+    start_tracker()
     return ProcessPoolExecutor(
         PROCESSES, mp_context=multiprocessing.get_context("spawn"), initializer=end_with_the_worker
     )
