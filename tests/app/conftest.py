@@ -27,6 +27,23 @@ import django  # noqa: E402
 
 django.setup()
 
+from asgiref.sync import SyncToAsync  # noqa: E402
+from django.db import connections  # noqa: E402
+from django.db.backends.base.base import BaseDatabaseWrapper  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_connection_left_in_asgirefs_thread():
+    """Without a server all async tests share asgiref's one thread, and SQLite in memory ignores close():
+    a test that may not use the database would be blamed for the connection of an earlier one."""
+    yield
+    SyncToAsync.single_thread_executor.submit(forget_connections).result()
+
+
+def forget_connections():
+    for connection in connections.all(initialized_only=True):
+        BaseDatabaseWrapper.close(connection)
+
 
 @pytest.fixture
 def channel_layer(settings):

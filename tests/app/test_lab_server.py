@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from app.servers import ROOT, gunicorn, read, send, wait_for
 
-SLOW = 0.6
+SLOW = 0.4
 
 
 def serve(directory):
@@ -57,7 +57,6 @@ def inside(slow, fast):
         f"/lab/async/sleep/?seconds={SLOW}",
         f"/lab/sync/sleep/?seconds={SLOW}",
         f"/lab/work/?kind=to-thread&seconds={SLOW}",
-        f"/lab/work/?kind=free-thread&seconds={SLOW}",
         f"/lab/work/?kind=cpu-process&seconds={SLOW}",
     ],
 )
