@@ -4,10 +4,15 @@ Django's own decorator takes an `async def`, but asks the cache in the event loo
 on a socket, which stops the worker. The same middleware, its two halves each in the request's thread:
 """
 
+import contextlib
 import functools
+import logging
 
 from asgiref.sync import sync_to_async
 from django.middleware.cache import CacheMiddleware
+from redis.exceptions import RedisError
+
+logger = logging.getLogger(__name__)
 
 
 def async_cache_page(seconds):
@@ -18,9 +23,17 @@ def async_cache_page(seconds):
 
         @functools.wraps(view)
         async def wrapper(request, *args, **kwargs):
-            if (kept := await ask(request)) is not None:
+            try:
+                kept = await ask(request)
+            except RedisError as error:
+                logger.warning("answering without the cache: %s: %s", type(error).__name__, error)
+                return await view(request, *args, **kwargs)
+            if kept is not None:
                 return kept
-            return await keep(request, await view(request, *args, **kwargs))
+            response = await view(request, *args, **kwargs)
+            with contextlib.suppress(RedisError):
+                await keep(request, response)
+            return response
 
         return wrapper
 

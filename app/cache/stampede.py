@@ -37,7 +37,7 @@ async def get_or_compute(key, compute, *, fresh=10, stale=60, limit=5):
             async with asyncio.timeout(limit):
                 return await compute(), "bypassed"
         if mine:
-            return await computed(key, mine, compute, fresh, stale, limit), "computed"
+            return await computed(key, mine, compute, fresh, stale, limit)
         if found:
             return found[0], "stale"
         if time.monotonic() > deadline:
@@ -55,11 +55,16 @@ async def lock(key, limit):
 
 async def computed(key, token, compute, fresh, stale, limit):
     try:
+        # The holder before us may have finished between our look and our lock.
+        with contextlib.suppress(RedisError):
+            found = await cache.aget(key)
+            if found and time.time() < found[1]:
+                return found[0], "hit"
         async with asyncio.timeout(limit):
             value = await compute()
         with contextlib.suppress(RedisError):  # the value is here, whatever became of Redis
             await cache.aset(key, (value, time.time() + fresh), fresh + stale)
-        return value
+        return value, "computed"
     finally:
         # Also after an error or a cancellation: the next asker tries.
         with contextlib.suppress(RedisError):

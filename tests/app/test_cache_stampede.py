@@ -1,6 +1,7 @@
 import asyncio
 import itertools
 import threading
+import time
 
 import pytest
 from cache import stampede
@@ -109,8 +110,26 @@ async def test_nobody_waits_for_ever_for_a_holder_that_died():
 @pytest.mark.usefixtures("local")
 async def test_the_lock_of_another_is_not_given_back():
     await cache.aset("key:lock", "another's")
-    assert await stampede.computed("key", "mine", lambda: at_once(1), 10, 60, 5) == 1
+    assert await stampede.computed("key", "mine", lambda: at_once(1), 10, 60, 5) == (1, "computed")
     assert await cache.aget("key:lock") == "another's"
+
+
+@pytest.mark.usefixtures("local")
+async def test_what_another_has_computed_just_before_our_lock_is_not_computed_again(monkeypatch):
+    lock = stampede.lock
+
+    async def late(key, limit):
+        await cache.aset(key, ("another's", time.time() + 60))
+        return await lock(key, limit)
+
+    monkeypatch.setattr(stampede, "lock", late)
+    assert await get_or_compute("key", lambda: at_once("ours")) == ("another's", "hit")
+    assert await cache.aget("key:lock") is None
+
+
+async def test_without_redis_the_page_is_made_all_the_same(async_client):
+    first, second = [(await async_client.get("/cache/page", {"seconds": "0"})).json() for _ in range(2)]
+    assert first["computed"]["ended"] < second["computed"]["began"]
 
 
 async def test_without_redis_the_value_is_computed_all_the_same():
