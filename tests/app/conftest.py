@@ -6,6 +6,7 @@ and for tests that know no Django. Of the caller's own environment only DATABASE
 
 import os
 
+import httpx
 import pytest
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "sqlite://:memory:")
@@ -26,10 +27,38 @@ import django  # noqa: E402
 
 django.setup()
 
+from asgiref.sync import SyncToAsync  # noqa: E402
+from django.db import connections  # noqa: E402
+from django.db.backends.base.base import BaseDatabaseWrapper  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_connection_left_in_asgirefs_thread():
+    """Without a server all async tests share asgiref's one thread, and SQLite in memory ignores close():
+    a test that may not use the database would be blamed for the connection of an earlier one."""
+    yield
+    SyncToAsync.single_thread_executor.submit(forget_connections).result()
+
+
+def forget_connections():
+    for connection in connections.all(initialized_only=True):
+        BaseDatabaseWrapper.close(connection)
+
 
 @pytest.fixture
 def channel_layer(settings):
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+
+
+@pytest.fixture
+async def asgi():
+    """A client of the application as a server runs it: each request with a thread of its own, which Django's
+    async client does not give."""
+    from config.asgi import application
+
+    transport = httpx.ASGITransport(application)
+    async with httpx.AsyncClient(transport=transport, base_url="https://testserver") as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

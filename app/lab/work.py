@@ -1,0 +1,33 @@
+"""Waiting and computing, and where and when it happened.
+
+Without Django, so that a process that only computes need not load it.
+"""
+
+import os
+import threading
+import time
+
+
+def place():
+    return {"process": os.getpid(), "thread": threading.get_native_id()}
+
+
+def interval(began):
+    """The machine's monotonic clock: intervals of different processes can be laid side by side."""
+    return {"began": began, "ended": time.monotonic()}
+
+
+def wait(seconds):
+    began = time.monotonic()
+    time.sleep(seconds)
+    return place() | interval(began)
+
+
+def crunch(seconds):
+    """Keep a core busy for so many seconds of its time, and four times as long by the clock at most."""
+    began, used = time.monotonic(), time.thread_time()
+    rounds = 0
+    while time.thread_time() - used < seconds and time.monotonic() - began < 4 * seconds:
+        sum(number * number for number in range(2000))
+        rounds += 1
+    return place() | interval(began) | {"rounds": rounds}
