@@ -1,10 +1,16 @@
-from django.urls import path
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
+from django.urls import include, path
 
 from core import health, views
 
 urlpatterns = [
     path("", views.home, name="home"),
     path("visits/", views.visits, name="visits"),
+    path("login/", LoginView.as_view(template_name="core/login.html"), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+    path("posts/", include("posts.urls")),
     path("livez", health.livez),
     path("readyz", health.readyz),
 ]
