@@ -16,12 +16,12 @@ def normal_tag(name):
 
 def normal_tags(names):
     """Without repetitions; raises ValueError with a sentence."""
-    names = list(dict.fromkeys(filter(None, map(normal_tag, names))))
+    names = [name.strip() for name in names]
+    if not all(len(name) <= MAX_TAG and re.fullmatch(TAG_PATTERN, name) for name in names):
+        raise ValueError(f"A tag is one word of up to {MAX_TAG} characters.")
+    names = list(dict.fromkeys(map(normal_tag, names)))
     if len(names) > MAX_TAGS:
         raise ValueError(f"At most {MAX_TAGS} tags.")
-    for name in names:
-        if len(name) > MAX_TAG or not re.match(TAG_PATTERN, name):
-            raise ValueError(f"A tag is up to {MAX_TAG} letters and digits, words joined by hyphens.")
     return names
 
 
@@ -34,7 +34,7 @@ class PostForm(forms.Form):
 
     def clean_tags(self):
         try:
-            return normal_tags(self.cleaned_data["tags"].split(","))
+            return normal_tags(filter(str.strip, self.cleaned_data["tags"].split(",")))
         except ValueError as error:
             raise forms.ValidationError(str(error)) from None
 

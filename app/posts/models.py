@@ -12,8 +12,7 @@ MAX_TITLE = 200
 MAX_BODY = 20_000
 MAX_TAG = 40
 MAX_TAGS = 8
-# Letters and digits of any script, Hangul among them, in words joined by hyphens.
-TAG_PATTERN = r"^[^\W_]+(-[^\W_]+)*$"
+TAG_PATTERN = r"^[^\s,\x00-\x20\x7f]+$"  # one word in any script; JavaScript reads the pattern the same way
 
 
 class Author(models.Model):
@@ -28,7 +27,8 @@ class Author(models.Model):
 
 
 class Tag(models.Model):
-    name = models.CharField(max_length=MAX_TAG, unique=True, validators=[RegexValidator(TAG_PATTERN)])
+    # four times as long as what is accepted: normalising it may lengthen it
+    name = models.CharField(max_length=4 * MAX_TAG, unique=True, validators=[RegexValidator(TAG_PATTERN)])
 
     class Meta:
         ordering = ["name"]

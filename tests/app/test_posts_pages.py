@@ -5,7 +5,6 @@ test's transaction.
 """
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -153,7 +152,7 @@ def test_a_post_is_written_edited_and_deleted_in_the_browser(
 @pytest.mark.parametrize(
     "values",
     [{"title": ""}, {"title": "x" * 201}, {"title": "a\0b"}, {"body": "x" * 20_001}, {"tags": "no spaces"},
-     {"tags": ",".join("abcdefghi")}, {"tags": "x" * 41}, {"tags": "<script>"}],
+     {"tags": ",".join("abcdefghi")}, {"tags": "x" * 41}, {"tags": "a\x7f"}],
 )  # fmt: skip
 def test_a_form_that_is_wrong_comes_back_with_its_error_and_saves_nothing(logged_in, values):
     answer = logged_in.post("/posts/new/", {"title": "t", "body": "b", "tags": ""} | values)
