@@ -17,6 +17,9 @@ INSTALLED_APPS = [
     "config.apps.ConfigConfig",
     "core",
     "posts",
+    "api",
+    "ninja",  # its documentation's scripts come from our own static files, not from elsewhere
+    "rest_framework",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -95,6 +98,8 @@ STORAGES = {
 
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "posts:list"
+
+API_REQUESTS_PER_MINUTE = {"read": 600, "write": 120, "token": 10}  # from one address
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SILENCED_SYSTEM_CHECKS = [

@@ -10,6 +10,7 @@ urlpatterns = [
     path("login/", LoginView.as_view(template_name="core/login.html"), name="login"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
+    path("api/", include("api.urls")),
     path("posts/", include("posts.urls")),
     path("livez", health.livez),
     path("readyz", health.readyz),

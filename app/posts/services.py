@@ -103,7 +103,7 @@ async def create(user, *, title, body, tags=()):
 
 
 async def edit(user, post, *, tags=None, **fields):
-    """Changes what is given. `tags=None` leaves them."""
+    """Changes what is given. `tags=None` leaves them. Like what follows, raises Post.DoesNotExist."""
     require_may_change(user, post)
     for name, value in fields.items():
         setattr(post, name, value)
@@ -119,9 +119,12 @@ async def delete(user, post):
 @transaction.atomic
 def save(post, tags, verb, **options):
     """The post and its tags, both or neither."""
+    if post.pk:
+        still_there(post)
     post.save(**options)
     if tags is not None:
-        Tag.objects.bulk_create([Tag(name=name) for name in tags], ignore_conflicts=True)
+        # in one order, so that two who add the same new tags wait for each other in a row and not in a ring
+        Tag.objects.bulk_create([Tag(name=name) for name in sorted(tags)], ignore_conflicts=True)
         post.tags.set(Tag.objects.filter(name__in=tags))
     announce(verb, post)
     return post.pk
@@ -130,8 +133,14 @@ def save(post, tags, verb, **options):
 @sync_to_async
 @transaction.atomic
 def remove(post):
+    still_there(post)
     announce(Change.Verb.DELETED, post)
     post.delete()
+
+
+def still_there(post):
+    """Locks the row until the end of the transaction; raises Post.DoesNotExist when somebody deleted it."""
+    Post.objects.select_for_update().get(pk=post.pk)
 
 
 def announce(verb, post):
@@ -166,8 +175,7 @@ async def attach(user, post, upload):
 @sync_to_async
 @transaction.atomic
 def add_attachment(post, name, upload):
-    # The lock makes two uploads at the same moment count one after the other.
-    Post.objects.select_for_update().get(pk=post.pk)
+    still_there(post)  # and two uploads at the same moment count one after the other
     if post.attachments.count() >= MAX_ATTACHMENTS:
         raise TooManyError(f"A post takes {MAX_ATTACHMENTS} attachments at most.")
     Attachment.objects.create(post=post, file=name, name=upload.name[-200:], size=upload.size)

@@ -1,3 +1,4 @@
+from functools import wraps
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
@@ -13,11 +14,17 @@ from posts.forms import AttachmentForm, ListForm, PostForm
 from posts.models import Attachment, Post
 
 
-async def post_or_404(number):
-    try:
-        return await services.get(number)
-    except Post.DoesNotExist:
-        raise Http404 from None
+def missing_is_404(view):
+    """Also where somebody else deletes the post while this request is on its way."""
+
+    @wraps(view)
+    async def wrapper(*args, **kwargs):
+        try:
+            return await view(*args, **kwargs)
+        except Post.DoesNotExist:
+            raise Http404 from None
+
+    return wrapper
 
 
 @require_safe
@@ -39,8 +46,9 @@ async def posts(request):
 
 
 @require_safe
+@missing_is_404
 async def detail(request, number):
-    post = await post_or_404(number)
+    post = await services.get(number)
     if request.method == "GET":
         await services.seen(post)
     return await page_of(request, post, AttachmentForm())
@@ -63,8 +71,9 @@ async def create(request):
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @login_required
+@missing_is_404
 async def edit(request, number):
-    post = await post_or_404(number)
+    post = await services.get(number)
     user = await request.auser()
     services.require_may_change(user, post)
     tags = ", ".join([tag.name async for tag in post.tags.all()])  # prefetched: async for without a query
@@ -82,15 +91,17 @@ async def form_page(request, form, post=None):
 
 @require_POST
 @login_required
+@missing_is_404
 async def delete(request, number):
-    await services.delete(await request.auser(), await post_or_404(number))
+    await services.delete(await request.auser(), await services.get(number))
     return redirect("posts:list")
 
 
 @require_POST
 @login_required
+@missing_is_404
 async def attach(request, number):
-    post = await post_or_404(number)
+    post = await services.get(number)
     user = await request.auser()
     services.require_may_change(user, post)
     form = AttachmentForm(request.POST, request.FILES)
@@ -105,8 +116,9 @@ async def attach(request, number):
 
 @require_POST
 @login_required
+@missing_is_404
 async def detach(request, number, attachment_number):
-    post = await post_or_404(number)
+    post = await services.get(number)
     found = next((found for found in post.attachments.all() if found.pk == attachment_number), None)
     if found is None:
         raise Http404
