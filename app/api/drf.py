@@ -16,6 +16,7 @@ from api import posts as shared
 from api import problems
 from api.models import Token
 from posts import services
+from posts.forms import normal_tag
 from posts.models import Post
 
 
@@ -61,7 +62,7 @@ class ListQuery(serializers.Serializer):
     page = Checked(shared.page, default=1)
     page_size = Checked(shared.page_size, default=shared.PAGE_SIZE)
     author = Checked(shared.username, default="")
-    tag = Checked(shared.tag, default="")
+    tag = Checked(normal_tag, default="")
     search = Checked(shared.search, default="")
     ordering = Checked(lambda value: shared.choice(value, services.ORDERINGS), default=services.NEWEST)
 

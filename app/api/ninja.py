@@ -13,6 +13,7 @@ from api import posts as shared
 from api import problems
 from api.models import Token
 from posts import services
+from posts.forms import normal_tag
 from posts.models import MAX_BODY, MAX_TAG, MAX_TAGS, MAX_TITLE, TAG_PATTERN, Post
 
 SOME_TEXT = r"^[^\x00]*[^\s\x00][^\x00]*$"
@@ -63,7 +64,7 @@ class ListQuery(Schema):
     page: number(shared.page, services.MAX_PAGE) = 1
     page_size: number(shared.page_size, services.MAX_PAGE_SIZE) = shared.PAGE_SIZE
     author: text(shared.username, shared.MAX_USERNAME) = ""
-    tag: Annotated[str, BeforeValidator(shared.tag), WithJsonSchema(TAG)] = ""
+    tag: Annotated[str, BeforeValidator(normal_tag), WithJsonSchema(TAG)] = ""
     search: text(shared.search, services.MAX_SEARCH) = ""
     ordering: Literal[tuple(services.ORDERINGS)] = services.NEWEST
 

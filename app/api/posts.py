@@ -6,8 +6,8 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
 
-from posts.forms import normal_tag, normal_tags
-from posts.models import MAX_BODY, MAX_TAG, MAX_TITLE
+from posts.forms import normal_tags
+from posts.models import MAX_BODY, MAX_TITLE
 from posts.services import MAX_PAGE, MAX_PAGE_SIZE, MAX_SEARCH
 
 PAGE_SIZE = 20
@@ -53,10 +53,6 @@ def password(value):
 
 def search(value):
     return text(value, MAX_SEARCH)
-
-
-def tag(value):
-    return normal_tag(text(value, MAX_TAG))
 
 
 def whole(value, limit):

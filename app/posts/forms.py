@@ -10,19 +10,20 @@ from posts.services import MAX_ATTACHMENT, MAX_PAGE, MAX_SEARCH, NEWEST, ORDERIN
 
 
 def normal_tag(name):
-    """As it is kept: one spelling for the two ways in which Unicode writes a Hangul syllable or an umlaut."""
-    return unicodedata.normalize("NFC", name.strip()).lower()
+    """As it is kept: one spelling for the two ways in which Unicode writes a Hangul syllable or an umlaut.
+
+    Raises ValueError with a sentence.
+    """
+    if len(name) > MAX_TAG or not re.fullmatch(TAG_PATTERN, name):
+        raise ValueError(f"A tag is one word of up to {MAX_TAG} characters.")
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def normal_tags(names):
     """Without repetitions; raises ValueError with a sentence."""
-    names = [name.strip() for name in names]
-    if not all(len(name) <= MAX_TAG and re.fullmatch(TAG_PATTERN, name) for name in names):
-        raise ValueError(f"A tag is one word of up to {MAX_TAG} characters.")
-    names = list(dict.fromkeys(map(normal_tag, names)))
     if len(names) > MAX_TAGS:
         raise ValueError(f"At most {MAX_TAGS} tags.")
-    return names
+    return list(dict.fromkeys(map(normal_tag, names)))
 
 
 class PostForm(forms.Form):
@@ -33,8 +34,9 @@ class PostForm(forms.Form):
     )
 
     def clean_tags(self):
+        names = [name.strip() for name in self.cleaned_data["tags"].split(",") if name.strip()]
         try:
-            return normal_tags(filter(str.strip, self.cleaned_data["tags"].split(",")))
+            return normal_tags(names)
         except ValueError as error:
             raise forms.ValidationError(str(error)) from None
 
@@ -60,11 +62,17 @@ class ListForm(forms.Form):
     search = forms.CharField(required=False, max_length=MAX_SEARCH)
     ordering = forms.ChoiceField(required=False, choices=[(name, name) for name in ORDERINGS])
 
+    def clean_tag(self):
+        try:
+            return self.cleaned_data["tag"] and normal_tag(self.cleaned_data["tag"])
+        except ValueError as error:
+            raise forms.ValidationError(str(error)) from None
+
     def parameters(self):
         values = self.cleaned_data
         return {
             "author": values["author"],
-            "tag": normal_tag(values["tag"]),
+            "tag": values["tag"],
             "search": values["search"],
             "ordering": values["ordering"] or NEWEST,
         }
