@@ -176,7 +176,8 @@ async def attach(user, post, upload):
 @transaction.atomic
 def add_attachment(post, name, upload):
     still_there(post)  # and two uploads at the same moment count one after the other
-    if post.attachments.count() >= MAX_ATTACHMENTS:
+    # (!) not post.attachments.count(): it counts those that were prefetched before the lock
+    if Attachment.objects.filter(post=post).count() >= MAX_ATTACHMENTS:
         raise TooManyError(f"A post takes {MAX_ATTACHMENTS} attachments at most.")
     Attachment.objects.create(post=post, file=name, name=upload.name[-200:], size=upload.size)
 

@@ -287,6 +287,15 @@ def test_the_sixth_file_is_refused_and_does_not_stay_on_the_disk(logged_in, mina
     assert post.attachments.count() == len(list(media.iterdir())) == services.MAX_ATTACHMENTS
 
 
+def test_uploads_at_the_same_moment_are_counted_as_they_are_saved_and_not_as_they_were_read(mina, media):
+    post = async_to_sync(services.get)(make(mina).pk)
+    for _ in range(services.MAX_ATTACHMENTS):
+        async_to_sync(services.attach)(mina, post, SimpleUploadedFile("x", b"x"))
+    with pytest.raises(services.TooManyError):
+        async_to_sync(services.attach)(mina, post, SimpleUploadedFile("x", b"x"))
+    assert len(list(media.iterdir())) == services.MAX_ATTACHMENTS
+
+
 def test_a_removed_attachment_leaves_the_disk_once_committed(
     logged_in, mina, media, django_capture_on_commit_callbacks
 ):
