@@ -26,6 +26,7 @@ KOREAN = "봄날의 비동기 장고"
 @pytest.fixture(autouse=True)
 def media(settings, tmp_path):
     settings.MEDIA_ROOT = tmp_path
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick
     return tmp_path / "attachments"
 
 
@@ -159,6 +160,24 @@ def test_a_form_that_is_wrong_comes_back_with_its_error_and_saves_nothing(logged
     assert answer.status_code == 400
     assert "errorlist" in answer.content.decode()
     assert not Post.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("media", "body"),
+    [
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=b", b"--b\r\nbroken"),
+        ("application/x-www-form-urlencoded", b"title=" + b"x" * 3_000_000),
+        ("application/x-www-form-urlencoded", b"&".join(b"%d=" % number for number in range(1001))),
+        ("application/x-www-form-urlencoded", b"title=%00&body=%ff%fe"),
+        ("application/json", b"{"),
+        ("nonsense", b""),
+    ],
+    ids=["no boundary", "cut off", "too large", "too many fields", "no text", "not a form", "nonsense"],
+)
+def test_a_body_that_is_no_form_is_400(logged_in, media, body):
+    for address in ("/posts/new/", f"/posts/{make(User.objects.get()).pk}/attachments/"):
+        assert logged_in.generic("POST", address, body, media).status_code == 400
 
 
 def test_a_form_from_elsewhere_is_refused(logged_in):
