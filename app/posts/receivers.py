@@ -13,12 +13,14 @@ from django.dispatch import Signal, receiver
 
 from posts.models import Attachment, Change
 
+KEPT_CHANGES = 1000
 post_changed = Signal()  # arguments: verb, number, title
 
 
 @receiver(post_changed)
 async def write_down(sender, verb, number, title, **_):
-    await Change.objects.acreate(verb=verb, post_number=number, title=title)
+    change = await Change.objects.acreate(verb=verb, post_number=number, title=title)
+    await Change.objects.filter(pk__lte=change.pk - KEPT_CHANGES).adelete()
 
 
 @receiver(post_delete, sender=Attachment)

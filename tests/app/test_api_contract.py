@@ -1,5 +1,7 @@
 """One contract, and both APIs are held to it."""
 
+import asyncio
+import contextlib
 import json
 import re
 from datetime import datetime, timedelta
@@ -8,6 +10,8 @@ import pytest
 from api.models import Token
 from asgiref.sync import async_to_sync
 from channels.testing import HttpCommunicator
+from django.contrib.auth import aauthenticate
+from django.contrib.auth.hashers import MD5PasswordHasher
 from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.db import connection
@@ -246,6 +250,23 @@ def test_a_token_is_issued_used_and_revoked(anybody, mina):
     assert anybody.get("user-info").status_code == 200
     assert anybody("DELETE", "tokens").status_code == 204
     assert_problem(anybody.get("user-info"), 401)
+
+
+def test_a_password_is_not_hashed_in_the_event_loop(anybody, mina, monkeypatch):
+    """As Django's own aauthenticate does it, and meanwhile nobody else is served."""
+    original, seen = MD5PasswordHasher.verify, []
+
+    def verify(*args):
+        with contextlib.suppress(RuntimeError):
+            seen.append(asyncio.get_running_loop())
+        seen.append("called")
+        return original(*args)
+
+    monkeypatch.setattr(MD5PasswordHasher, "verify", verify)
+    assert anybody.post("tokens", {"username": "mina", "password": "hush hush"}).status_code == 201
+    assert seen == ["called"]
+    async_to_sync(aauthenticate)(username="mina", password="hush hush")
+    assert len(seen) == 3, "aauthenticate hashes elsewhere by now: use it"
 
 
 @pytest.mark.parametrize("by", ["aget", "sync_to_async"])

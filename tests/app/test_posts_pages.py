@@ -370,6 +370,14 @@ def test_a_receiver_that_fails_does_not_undo_the_post(mina, caplog, django_captu
     assert "broken receiver" in caplog.text
 
 
+def test_the_lines_of_changes_do_not_pile_up(mina, monkeypatch, django_capture_on_commit_callbacks):
+    monkeypatch.setattr("posts.receivers.KEPT_CHANGES", 2)
+    with django_capture_on_commit_callbacks(execute=True):
+        for number in range(4):
+            async_to_sync(services.create)(mina, title=f"t{number}", body="b")
+    assert [change.title for change in Change.objects.all()] == ["t3", "t2"]
+
+
 def test_a_change_of_name_reaches_the_author(mina):
     async_to_sync(services.create)(mina, title="t", body="b")
     mina.first_name = "민아"
