@@ -88,10 +88,10 @@ lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@git ls-files -z '*.sh' .ci/run tests/with-replica | xargs -0 $(BIN)/shellcheck
 
 test-app: .venv/ready ## the sample application and the runtime, no service needed
-	@$(BIN)/pytest tests/app $(ARGS)
+	@$(BIN)/pytest -n auto tests/app $(ARGS)
 
 test-config: .venv/ready ## settings, contracts, rendered files
-	@$(BIN)/pytest tests/config $(ARGS)
+	@$(BIN)/pytest -n auto tests/config $(ARGS)
 
 test-infra: .venv/ready ## testinfra on a replica of its own
 	@tests/with-replica $(BIN)/pytest tests/infra $(ARGS)

@@ -20,8 +20,14 @@ INSTALLED_APPS = [
     "dashboard",
     "lab",
     "legacy",
+    "posts",
+    "api",
+    "ninja",  # its documentation's scripts come from our own static files, not from elsewhere
+    "rest_framework",
+    "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.messages",
     "django.contrib.sessions",
     "django.contrib.staticfiles",
 ]
@@ -34,6 +40,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",  # the admin's
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -45,7 +52,15 @@ TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
         "APP_DIRS": True,
-        "OPTIONS": {"context_processors": ["django.template.context_processors.request"]},
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                # (!) `user` and `perms` of this one query when a template looks at them, which an async view
+                # must not: such a view passes its own `user`, from `await request.auser()`.
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
     }
 ]
 
@@ -85,6 +100,11 @@ STORAGES = {
         "OPTIONS": {"manifest_storage": FileSystemStorage(location=BASE_DIR)},
     },
 }
+
+LOGIN_URL = "login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "posts:list"
+
+API_REQUESTS_PER_MINUTE = {"read": 600, "write": 120, "token": 10}  # from one address
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = not DEBUG
 SILENCED_SYSTEM_CHECKS = [

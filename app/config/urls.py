@@ -1,3 +1,5 @@
+from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 
 from core import health, views
@@ -9,6 +11,11 @@ urlpatterns = [
     path("cache/", include("cache.urls")),
     path("lab/", include("lab.urls")),
     path("legacy/", include("legacy.urls")),
+    path("login/", LoginView.as_view(template_name="core/login.html"), name="login"),
+    path("logout/", LogoutView.as_view(), name="logout"),
+    path("admin/", admin.site.urls),
+    path("api/", include("api.urls")),
+    path("posts/", include("posts.urls")),
     path("livez", health.livez),
     path("readyz", health.readyz),
 ]
