@@ -55,7 +55,7 @@ new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOM
 		-e '{"name": "$(NAME)", "host": "$(HOST)", "domain": "$(DOMAIN)", "key": "$(KEY)"}' $(ARGS)
 
 ##@ Look inside
-.PHONY: url ca ssh logs status manage psql
+.PHONY: url ca ssh logs status manage seed-data psql
 url: environment ## print the base URL
 	@$(SETTING) site_url
 
@@ -73,6 +73,9 @@ status: environment ## what runs, and which release
 
 manage: environment ## run a management command: CMD="createsuperuser"
 	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage $(CMD)
+
+seed-data: environment ## fill the sample with posts and users, Korean ones among them
+	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage seed_data
 
 psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
