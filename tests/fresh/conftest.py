@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fresh.control_machine import ROOT, Workshop
 
-RELEASES = ["bookworm", "trixie"] if os.environ.get("FULL") else ["bookworm"]
+RELEASES = os.environ.get("RELEASES", "bookworm").split()
 
 
 @pytest.fixture(scope="session")
