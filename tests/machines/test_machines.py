@@ -18,7 +18,8 @@ def test_the_machine_is_a_debian_13_of_its_own_that_reaches_the_world(standing):
     assert "trixie" in standing.ssh("cat /etc/os-release")
     assert standing.ssh("hostname") == "app"
     assert standing.ssh("systemctl is-system-running") == "running"
-    assert standing.ssh("getent hosts $(grep -rhoE '://[^/ ]+' /etc/apt/sources.list* | head -n1 | cut -c4-)")
+    mirror = "grep -rhoE '://[^/ ]+' /etc/apt/sources.list* | head -n1 | cut -c4-"
+    assert standing.ssh(f"getent hosts $({mirror})")
 
 
 def test_only_root_may_enter_the_machines_files(standing):
