@@ -56,8 +56,8 @@ def inside(slow, fast):
     [
         f"/lab/async/sleep/?seconds={SLOW}",
         f"/lab/sync/sleep/?seconds={SLOW}",
-        f"/lab/work/?kind=to-thread&seconds={SLOW}",
-        f"/lab/work/?kind=cpu-process&seconds={SLOW}",
+        f"/lab/task/?kind=to-thread&seconds={SLOW}",
+        f"/lab/task/?kind=cpu-process&seconds={SLOW}",
     ],
 )
 def test_the_fast_view_answers_while_the_slow_one_waits(server, path):
@@ -69,7 +69,7 @@ def test_the_fast_view_answers_while_the_slow_one_waits(server, path):
 
 
 def test_behind_one_blocking_call_in_an_async_view_the_fast_view_waits_for_its_end(server):
-    slow, fast = meanwhile(server, f"/lab/work/?kind=blocking&seconds={SLOW}")
+    slow, fast = meanwhile(server, f"/lab/task/?kind=blocking&seconds={SLOW}")
     assert {slow["process"]} == {one["process"] for one in fast}
     assert slow["thread"] in {one["thread"] for one in fast}
     assert not inside(slow, fast)
@@ -129,6 +129,6 @@ def test_a_process_that_was_killed_is_replaced(server):
 
 def computing(server):
     """Asked again where it is another's turn."""
-    path = "/lab/work/?kind=cpu-process&seconds=0"
+    path = "/lab/task/?kind=cpu-process&seconds=0"
     answer = wait_for(lambda: (a := server.get(path)).startswith(b"HTTP/1.1 200") and a, "its turn")
     return json.loads(answer.partition(b"\r\n\r\n")[2])["process"]

@@ -48,7 +48,7 @@ def test_an_async_view_also_answers_under_wsgi_in_a_thread_of_its_own_event_loop
 
 @pytest.mark.parametrize("kind", ["blocking", "cpu-inline"])
 async def test_work_in_the_event_loop_lets_no_neighbour_go_on(async_client, kind):
-    answer = (await async_client.get("/lab/work/", {"kind": kind, "seconds": "0.2"})).json()
+    answer = (await async_client.get("/lab/task/", {"kind": kind, "seconds": "0.2"})).json()
     assert answer["thread"] == loop_thread()
     assert answer["neighbour"]["turns"] == 0
     assert answer["neighbour"]["longest_wait"] > answer["ended"] - answer["began"] - kinds.TICK
@@ -56,14 +56,14 @@ async def test_work_in_the_event_loop_lets_no_neighbour_go_on(async_client, kind
 
 @pytest.mark.parametrize("kind", ["to-thread", "free-thread", "request-thread", "cpu-thread"])
 async def test_work_in_a_thread_lets_neighbours_go_on(async_client, kind):
-    answer = (await async_client.get("/lab/work/", {"kind": kind, "seconds": "0.2"})).json()
+    answer = (await async_client.get("/lab/task/", {"kind": kind, "seconds": "0.2"})).json()
     assert answer["process"] == os.getpid()
     assert answer["thread"] != loop_thread()
     assert answer["neighbour"]["turns"] > 0
 
 
 async def test_a_sleep_in_the_event_loop_lets_neighbours_go_on(async_client):
-    answer = (await async_client.get("/lab/work/", {"kind": "async-sleep", "seconds": "0.2"})).json()
+    answer = (await async_client.get("/lab/task/", {"kind": "async-sleep", "seconds": "0.2"})).json()
     assert answer["thread"] == loop_thread()
     assert answer["neighbour"]["turns"] > 0
 
@@ -76,8 +76,8 @@ async def test_a_sleep_in_the_event_loop_lets_neighbours_go_on(async_client):
         "async/sleep/?seconds=-1",
         "async/sleep/?seconds=inf",
         "async/sleep/?seconds=",
-        "work/?seconds=2.1",
-        "work/?kind=rm",
+        "task/?seconds=2.1",
+        "task/?kind=rm",
         "deadlock/?seconds=60",
     ],
 )
@@ -89,11 +89,11 @@ async def test_a_parameter_out_of_bounds_is_refused_with_its_bounds(async_client
 
 async def test_harm_takes_turns(async_client):
     first, second = await asyncio.gather(
-        *(async_client.get("/lab/work/", {"kind": "cpu-thread", "seconds": "0.3"}) for _ in range(2))
+        *(async_client.get("/lab/task/", {"kind": "cpu-thread", "seconds": "0.3"}) for _ in range(2))
     )
     assert [first.status_code, second.status_code] == [200, 429]
     assert second["Retry-After"]
-    assert (await async_client.get("/lab/work/", {"kind": "blocking", "seconds": "0"})).status_code == 429
+    assert (await async_client.get("/lab/task/", {"kind": "blocking", "seconds": "0"})).status_code == 429
 
 
 def test_after_a_turn_there_is_a_rest_and_a_failure_gives_the_place_back():
@@ -182,7 +182,7 @@ def test_pages_load_hashed_files_alone_and_nothing_inline(client, collected, pat
 
 
 @pytest.mark.parametrize(
-    "path", ["/lab/", "/lab/work/", "/lab/sync/", "/lab/hops/", "/legacy/", "/legacy/data", "/cache/value"]
+    "path", ["/lab/", "/lab/task/", "/lab/sync/", "/lab/hops/", "/legacy/", "/legacy/data", "/cache/value"]
 )
 def test_what_only_shows_takes_no_post(client, path):
     assert client.post(path).status_code == 405
