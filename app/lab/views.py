@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+from django.contrib.auth.models import Permission
 from django.http import JsonResponse
 from django.shortcuts import render
 from django.views import View
@@ -56,6 +57,24 @@ class AsyncSleep(Measured):
         began = time.monotonic()
         await asyncio.sleep(seconds)
         return report(request, "async sleep", began)
+
+
+class SyncRow(Measured):
+    """Plain work on the database. The request changes threads for the view, and that is all."""
+
+    def get(self, request):
+        began = time.monotonic()
+        Permission.objects.select_related("content_type").earliest("pk")
+        return report(request, "sync row", began)
+
+
+class AsyncRow(Measured):
+    """The ORM goes to a thread all the same, and nothing runs meanwhile that would pay for it."""
+
+    async def get(self, request):
+        began = time.monotonic()
+        await Permission.objects.select_related("content_type").aearliest("pk")
+        return report(request, "async row", began)
 
 
 class Work(Measured):

@@ -40,6 +40,14 @@ async def test_views_that_sleep_do_so_at_the_same_time(asgi, view):
     assert len(threads) == (3 if view == "sync" else 1)
 
 
+@pytest.mark.django_db
+@pytest.mark.parametrize("view", ["sync", "async"])
+def test_a_row_takes_one_query_in_either_form(client, view, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        answer = client.get(f"/lab/{view}/row/")
+    assert answer.json()["view"] == f"{view} row"
+
+
 def test_an_async_view_also_answers_under_wsgi_in_a_thread_of_its_own_event_loop(client):
     ours, theirs = client.get("/lab/async/").json(), client.get("/lab/sync/").json()
     assert ours["server"] == theirs["server"] == "wsgi"
