@@ -8,6 +8,7 @@ import os
 
 import httpx
 import pytest
+from app.servers import manage, parts, redis_server
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "sqlite://:memory:")
 SETTINGS = {
@@ -43,6 +44,21 @@ def no_connection_left_in_asgirefs_thread():
 def forget_connections():
     for connection in connections.all(initialized_only=True):
         BaseDatabaseWrapper.close(connection)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    """The URL of a real Redis; skips where there is none."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """A file of SQLite with all migrations, for real servers to work on a copy of."""
+    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
+    manage(parts(path), "migrate", "--database", "direct", "--verbosity", "0")
+    return path
 
 
 @pytest.fixture

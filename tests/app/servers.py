@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-PATIENCE = 20
+PATIENCE = 60
 PROXY = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"  # what nginx sets
 
 
@@ -104,3 +107,31 @@ def gunicorn(path, application, *options, worker="pergola_runtime.gunicorn.Drain
 
 def daphne(path, application, *options, module="pergola_runtime.daphne", **kwargs):
     return serving([module, "--unix-socket", str(path), *options, application], path, **kwargs)
+
+
+@contextlib.contextmanager
+def redis_server(directory):
+    """A Redis of the test's own; yields its URL."""
+    program = shutil.which("redis-server")
+    if not program:
+        pytest.skip("needs the program redis-server")
+    path = directory / "redis.sock"
+    command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(path.exists, "Redis")
+        yield f"unix://{path}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def parts(path, redis="redis://app:hush@127.0.0.1:1/0"):
+    """A SQLite database, and a Redis that refuses unless one is given."""
+    url = f"sqlite:///{path}"
+    return {"DATABASE_URL": url, "DATABASE_DIRECT_URL": url, "REDIS_URL": redis}
+
+
+def manage(env, *arguments, cwd=ROOT / "app"):
+    command = [sys.executable, "manage.py", *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | env, check=True, capture_output=True, text=True)
