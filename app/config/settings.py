@@ -16,6 +16,7 @@ CSRF_TRUSTED_ORIGINS = read("CSRF_TRUSTED_ORIGINS")
 INSTALLED_APPS = [
     "config.apps.ConfigConfig",
     "cache",
+    "chat",
     "core",
     "dashboard",
     "lab",
