@@ -23,6 +23,7 @@ INSTALLED_APPS = [
     "legacy",
     "posts",
     "api",
+    "upkeep",
     "ninja",  # its documentation's scripts come from our own static files, not from elsewhere
     "rest_framework",
     "django.contrib.admin",

@@ -17,6 +17,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/", include("api.urls")),
     path("posts/", include("posts.urls")),
+    path("upkeep/", include("upkeep.urls")),
     path("livez", health.livez),
     path("readyz", health.readyz),
 ]

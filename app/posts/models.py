@@ -15,6 +15,10 @@ MAX_TAGS = 8
 TAG_PATTERN = r"^[^\s,\x00-\x20\x7f]+$"  # one word in any script; JavaScript reads the pattern the same way
 
 
+def count_words(text):
+    return len(text.split())
+
+
 class Author(models.Model):
     user = models.OneToOneField(settings.AUTH_USER_MODEL, models.CASCADE, related_name="author")
     name = models.CharField(max_length=150)
@@ -64,6 +68,8 @@ class Post(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
     views = models.PositiveIntegerField(default=0, editable=False)
+    # None: from before there was a count (upkeep's backfill_words)
+    words = models.PositiveIntegerField(null=True, editable=False)
 
     objects = PostQuerySet.as_manager()
 
@@ -74,6 +80,12 @@ class Post(models.Model):
 
     def __str__(self):
         return self.title
+
+    def save(self, *args, update_fields=None, **kwargs):
+        if update_fields is None or "body" in update_fields:
+            self.words = count_words(self.body)
+            update_fields = update_fields and {*update_fields, "words"}
+        super().save(*args, update_fields=update_fields, **kwargs)
 
     def get_absolute_url(self):
         return reverse("posts:detail", args=[self.pk])
