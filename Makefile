@@ -10,6 +10,8 @@ PLAYBOOK = $(BIN)/ansible-playbook -i infra/ansible/inventory/$(ENV)
 SETTING = $(BIN)/python infra/ansible/settings.py $(ENV)
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_SYSTEM_CERTS=true $(BIN)/uv pip compile --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url -q $(if $(UPGRADE),--upgrade)
+# through a shell there, so that the command's own quotes count, and none is no error
+DEMO = $(BIN)/python infra/ansible/login.py $(ENV) web sudo app-run sh -c "$$($(SETTING) app_demo)"
 # sudo asks for its password only where it wants one
 BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
@@ -32,6 +34,7 @@ environment: .venv/ready
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
 	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml $(ARGS)
+	@$(DEMO)
 	@printf '\n  %s\n  certificate authority: %s\n\n' "$$($(SETTING) site_url)" "$$($(SETTING) secrets_authority_certificate)"
 
 down: environment ## remove those machines and their data
@@ -74,8 +77,9 @@ status: environment ## what runs, and which release
 manage: environment ## run a management command: CMD="createsuperuser"
 	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage $(CMD)
 
-seed-data: environment ## fill the sample with posts and users, Korean ones among them
-	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage seed_data
+seed-data: environment ## run the application's app_demo: data to look at, and accounts to look with
+	@[ -n "$$($(SETTING) app_demo)" ] || { echo "the application of ENV=$(ENV) has no app_demo (site.yml)" >&2; exit 1; }
+	@$(DEMO)
 
 psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
