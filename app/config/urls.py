@@ -9,6 +9,7 @@ urlpatterns = [
     path("visits/", views.visits, name="visits"),
     path("dashboard/", include("dashboard.urls")),
     path("cache/", include("cache.urls")),
+    path("jobs/", include("jobs.urls")),
     path("lab/", include("lab.urls")),
     path("legacy/", include("legacy.urls")),
     path("login/", LoginView.as_view(template_name="core/login.html"), name="login"),
