@@ -9,5 +9,5 @@ def for_celery(url):
         return "memory://"
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        return parts._replace(scheme="redis+socket", query=f"virtual_host={CELERY_DATABASE}").geturl()
+        return f"redis+socket://{parts.path}?virtual_host={CELERY_DATABASE}"
     return parts._replace(path=f"/{CELERY_DATABASE}").geturl()

@@ -101,7 +101,7 @@ CELERY_TASK_SERIALIZER = "json"
 CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # nobody holds what somebody else could begin
-CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT = 40, 45
+CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT = 50, 55
 # (!) The timeout is longer than the longest task and the longest wait for a retry, or what still runs is run
 # a second time. What a killed worker held comes back after at most the timeout and one look (the interval),
 # or the lock of a worker that was killed while it looked.
@@ -110,13 +110,17 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "unacked_mutex_expire": 20,
+    # without these, whoever sends to a Redis that is away waits for seconds (a revoke 6 s)
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.1,
     "socket_connect_timeout": 2,
     "socket_timeout": 10,  # a Redis that is there but hangs holds no request for longer
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
     # those that nobody took before the next is due are worth nothing
-    "refresh": {"task": "jobs.refresh", "schedule": 10, "options": {"expires": 10}},
+    "refresh": {"task": "jobs.refresh", "schedule": 15, "options": {"expires": 15}},
 }
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False  # the format below
@@ -169,6 +173,9 @@ LOGGING = {
     # Django's own configuration sends errors by mail and, under DEBUG, prints them a second time.
     "loggers": {
         "django": {"handlers": [], "level": "INFO" if DEBUG else "WARNING"},
+        # a line for each job that ended, none for each that came or was sent by the clock
         "celery": {"level": "INFO"},
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
     },
 }

@@ -11,11 +11,17 @@ import logging
 import redis
 from django.conf import settings
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 logger = logging.getLogger(__name__)
 
-client = redis.Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2) if settings.REDIS_URL else None
+# Once more and at once, for a connection that Redis closed while it was idle. redis-py's own retries would
+# hold a job up for seconds with each push while Redis is away.
+OPTIONS = {"socket_connect_timeout": 2, "retry": Retry(NoBackoff(), 1)}
+client = redis.Redis.from_url(settings.REDIS_URL, **OPTIONS) if settings.REDIS_URL else None
 
 
 def channel(number):
@@ -39,7 +45,7 @@ async def listening(number):
         yield nothing
         return
     async with (
-        Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2) as own,
+        Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, retry=AsyncRetry(NoBackoff(), 1)) as own,
         own.pubsub(ignore_subscribe_messages=True) as subscription,
     ):
         try:

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 RETRIES = 3
 ROUNDS = 3
-STEPS = 16
+STEPS = 20
 
 
 class CancelledError(Exception):
@@ -89,7 +89,7 @@ def crunch(job, text):
     rounds = 0
     for done in range(STEPS):
         step(job, done, STEPS)
-        rounds += keep_busy(0.5)["rounds"]
+        rounds += keep_busy(0.6)["rounds"]
     return {"rounds": rounds}
 
 

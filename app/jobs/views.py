@@ -6,6 +6,7 @@ import uuid
 from http import HTTPStatus
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpResponse, HttpResponseBadRequest, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
@@ -17,19 +18,32 @@ from jobs.forms import JobForm
 from jobs.models import Job, Statistic
 from lab.parameters import clear_refusals, number
 
+COOKIE = "jobs"
 SHOWN = 10
 TEXT = "포도나무 아래서"  # what comes back from a worker unharmed
 
 
-async def owner_of(request, make=False):
+async def owner_of(request):
     user = await request.auser()
     if user.is_authenticated:
         return f"user:{user.pk}"
-    visitor = await request.session.aget("visitor")
-    if visitor is None and make:
-        visitor = uuid.uuid4().hex
-        await request.session.aset("visitor", visitor)
+    visitor = request.get_signed_cookie(COOKIE, default=None, max_age=services.KEPT, salt=COOKIE)
     return f"visitor:{visitor}" if visitor else ""
+
+
+def with_cookie(response, owner):
+    """A cookie of its own: Django sets none of a session on a 5xx answer, and with the queue away a new
+    visitor would never see again the job that was kept."""
+    response.set_signed_cookie(
+        COOKIE,
+        owner.removeprefix("visitor:"),
+        salt=COOKIE,
+        max_age=services.KEPT,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Lax",
+    )
+    return response
 
 
 async def own(request, job_id):
@@ -45,8 +59,8 @@ async def index(request):
     return await page(request)
 
 
-async def page(request, refused="", status=200, key=None):
-    owner = await owner_of(request)
+async def page(request, refused="", status=200, owner=None, key=None):
+    owner = owner or await owner_of(request)
     context = {
         "kinds": Job.Kind.choices,
         "text": TEXT,
@@ -66,16 +80,21 @@ async def start(request):
     if not form.is_valid():
         reasons = "; ".join(f"{name}: {' '.join(errors)}" for name, errors in form.errors.items())
         return await page(request, f"The job was not ordered. {reasons}", HTTPStatus.BAD_REQUEST)
-    owner = await owner_of(request, make=True)
-    order = form.cleaned_data
+    known = await owner_of(request)
+    owner = known or f"visitor:{uuid.uuid4().hex}"
+    response = await order(request, owner, **form.cleaned_data)
+    return response if known else with_cookie(response, owner)
+
+
+async def order(request, owner, kind, text, key):
     try:
         # In a thread: not for the queries alone, `.delay()` waits on a socket as well.
-        await sync_to_async(services.create)(owner, order["kind"], order["text"], order["key"])
+        await sync_to_async(services.create)(owner, kind, text, key)
     except services.TooManyError as error:
         return await page(request, str(error), HTTPStatus.TOO_MANY_REQUESTS)
     except services.NotSentError:
         words = "The queue does not answer. Your job is kept, and starts as soon as it does."
-        return await page(request, words, HTTPStatus.SERVICE_UNAVAILABLE, order["key"])
+        return await page(request, words, HTTPStatus.SERVICE_UNAVAILABLE, owner, key)
     return redirect("jobs:index")
 
 
@@ -93,7 +112,6 @@ async def data(request, job_id):
     return JsonResponse(job.state() | {"effects": await job.effects.acount()})
 
 
-@never_cache
 @require_safe
 async def events(request, job_id):
     seen = request.headers.get("Last-Event-ID", "0")
