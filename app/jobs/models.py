@@ -15,7 +15,7 @@ class Job(models.Model):
     class Status(models.TextChoices):
         WAITING = "waiting"
         RUNNING = "running"
-        RETRYING = "retrying", "failed, will be tried again"
+        RETRYING = "retrying", "Failed, will be tried again"
         DONE = "done"
         FAILED = "failed"
         CANCELLED = "cancelled"
@@ -50,6 +50,10 @@ class Job(models.Model):
     def finished(self):
         return self.status not in self.UNFINISHED
 
+    @property
+    def note(self):
+        return self.message or ", ".join(f"{name} {value}" for name, value in (self.result or {}).items())
+
     def state(self):
         """What a browser is told."""
         return {
@@ -60,7 +64,7 @@ class Job(models.Model):
             "says": self.get_status_display(),
             "progress": self.progress,
             "attempts": self.attempts,
-            "message": self.message,
+            "note": self.note,
             "result": self.result,
             "cancelling": self.cancel_requested and not self.finished,
             "finished": self.finished,

@@ -20,8 +20,7 @@ function show(item, job) {
   item.querySelector("progress").value = job.progress;
   item.querySelector(".says").textContent = job.cancelling ? "being cancelled" : job.says;
   item.querySelector(".attempts").textContent = job.attempts > 1 ? `, attempt ${job.attempts}` : "";
-  const result = job.result ? Object.entries(job.result).map(([name, value]) => `${name} ${value}`).join(", ") : "";
-  item.querySelector(".message").textContent = job.message || result;
+  item.querySelector(".note").textContent = job.note;
   if (job.finished) item.querySelector("form")?.remove();
 }
 
