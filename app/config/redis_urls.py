@@ -6,7 +6,7 @@ CELERY_DATABASE = 1
 def for_celery(url):
     """The same Redis, another database of it. Celery has a notation of its own for unix sockets."""
     if not url:
-        return "memory://"
+        return "memory://localhost"
     parts = urlsplit(url)
     if parts.scheme == "unix":
         return f"redis+socket://{parts.path}?virtual_host={CELERY_DATABASE}"

@@ -180,7 +180,7 @@ def test_the_clock_counts_and_throws_old_jobs_away(unsent):
         ("redis://app:p%40ss@127.0.0.1:6379/0", "redis://app:p%40ss@127.0.0.1:6379/1"),
         ("rediss://cache.example.org", "rediss://cache.example.org/1"),
         ("unix:///run/redis.sock?db=0", "redis+socket:///run/redis.sock?virtual_host=1"),
-        ("", "memory://"),
+        ("", "memory://localhost"),
     ],
 )
 def test_the_broker_has_a_redis_database_that_the_caches_clear_leaves_alone(url, broker):

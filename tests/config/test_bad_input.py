@@ -101,15 +101,26 @@ redis: {hosts: {one: }}
 """
 
 
-@pytest.mark.parametrize("media", ["local", "shared", "none"])
-def test_files_on_one_of_two_web_hosts_are_refused(playbook, media):
+NEXT_REFUSAL = "app_processes or app_timers names 'web'"
+
+
+@pytest.mark.parametrize(
+    ("media", "line"),
+    [
+        (
+            "local",
+            "app_media is 'local', and the group 'web' has 2 hosts, each of which would lack the files of",
+        ),
+        ("shared", NEXT_REFUSAL),
+        ("none", NEXT_REFUSAL),
+    ],
+)
+def test_files_on_one_of_two_web_hosts_are_refused(playbook, media, line):
     """What a visitor uploads to one would be missing on the other, every second time."""
     playbook.hosts(TWO_WEB_HOSTS)
-    playbook.settings(GOOD | {"app_media": media})
-    said = refusal(playbook.run())
-    line = "app_media is 'local', and the group 'web' has 2 hosts, each of which would lack the files of"
-    assert (line in said) == (media == "local")
-    assert ("answers neither as" in said) == (media != "local")
+    timer = {"name": "web", "command": "true", "calendar": "daily"}
+    playbook.settings(GOOD | {"app_media": media, "app_timers": [timer]})
+    assert line in refusal(playbook.run())
 
 
 def test_an_inventory_without_a_host_in_a_needed_group_is_refused(playbook):
