@@ -52,7 +52,7 @@ class Migration(migrations.Migration):
                         choices=[
                             ("waiting", "Waiting"),
                             ("running", "Running"),
-                            ("retrying", "failed, will be tried again"),
+                            ("retrying", "Failed, will be tried again"),
                             ("done", "Done"),
                             ("failed", "Failed"),
                             ("cancelled", "Cancelled"),
