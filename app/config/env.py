@@ -55,6 +55,8 @@ VARIABLES = {
         Variable(
             "UPSTREAMS_SOCKET", str, "where the stand-in of outside APIs listens", "/run/app/upstreams.sock"
         ),
+        Variable("LAB_ASGI_SOCKET", str, "where the lab's Uvicorn listens", "/run/app/lab-asgi.sock"),
+        Variable("LAB_WSGI_SOCKET", str, "where the lab's sync worker listens", "/run/app/lab-wsgi.sock"),
         Variable("EMAIL_HOST", str, "the mail relay", "localhost"),
         Variable("EMAIL_PORT", int, "the mail relay's port", "25"),
         Variable("DEFAULT_FROM_EMAIL", str, "the sender of the site's mail", "webmaster@localhost"),

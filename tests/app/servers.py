@@ -43,11 +43,9 @@ def read(client):
     return answer
 
 
-def send(client, path="/", headers=""):
+def send(client, path="/", headers="", host="localhost"):
     with contextlib.suppress(BrokenPipeError):
-        client.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n".encode()
-        )
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n".encode())
 
 
 class Running:

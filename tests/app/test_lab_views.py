@@ -169,7 +169,9 @@ async def test_the_trap_is_still_there(async_client, user):
 
 @pytest.mark.usefixtures("collected")
 @pytest.mark.django_db
-@pytest.mark.parametrize("path", ["/lab/", "/lab/orm/", "/lab/hops/", "/legacy/", "/cache/"])
+@pytest.mark.parametrize(
+    "path", ["/lab/", "/lab/neighbours/", "/lab/orm/", "/lab/hops/", "/legacy/", "/cache/"]
+)
 def test_pages_load_hashed_files_alone_and_nothing_inline(client, collected, path):
     page = client.get(path).content.decode()
     links = re.findall(r'(?:src|href)="/static/([^"]+)"', page)
@@ -182,7 +184,17 @@ def test_pages_load_hashed_files_alone_and_nothing_inline(client, collected, pat
 
 
 @pytest.mark.parametrize(
-    "path", ["/lab/", "/lab/task/", "/lab/sync/", "/lab/hops/", "/legacy/", "/legacy/data", "/cache/value"]
+    "path",
+    [
+        "/lab/",
+        "/lab/task/",
+        "/lab/neighbours/data",
+        "/lab/sync/",
+        "/lab/hops/",
+        "/legacy/",
+        "/legacy/data",
+        "/cache/value",
+    ],
 )
 def test_what_only_shows_takes_no_post(client, path):
     assert client.post(path).status_code == 405
