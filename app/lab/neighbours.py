@@ -45,9 +45,9 @@ EXPERIMENTS = {
         500,
         12,
         ("async",),
-        "All sleep in the event loop's one thread, and the fast view is answered among them. But look "
-        "at the process' threads: Django opens one for each request, as soon as anything synchronous runs for "
-        "it, and something always does.",
+        "All sleep in the event loop's one thread, and the fast view is answered among them. But look at the "
+        "process' threads: Django opens one for each request, as soon as anything synchronous runs for it, "
+        "and something always does.",
         crowd=True,
         hang_up=True,
     ),
@@ -77,9 +77,9 @@ EXPERIMENTS = {
         100,
         2,
         ("async", "sync"),
-        "Each sleeps in a thread of its own, which Django makes for the request. There is no pool that could be "
-        "full, so no bound but memory and the limits of the unit: the fast views are answered, at the price of a "
-        "thread for each sleeper.",
+        "Each sleeps in a thread of its own, which Django makes for the request. There is no pool that could "
+        "be full, so no bound but memory and the unit's limits: the fast views are answered, at the price "
+        "of a thread for each sleeper.",
         crowd=True,
     ),
     "pool": Experiment(
@@ -89,9 +89,9 @@ EXPERIMENTS = {
         40,
         0.4,
         ("async", "pool"),
-        "Here is a pool, and a bound: the event loop's has as many threads as processors and four more, 32 at "
-        "most. Who needs none of them is answered; who does waits for all that asked before. The same call in "
-        "Django's sync_to_async(thread_sensitive=False) takes its thread from the same pool.",
+        "Here is a pool, and a bound: the event loop's has as many threads as processors and four more, 32 "
+        "at most. Who needs none of them is answered; who does waits for all that asked before. "
+        "sync_to_async(thread_sensitive=False) takes its threads from the same pool.",
     ),
     "blocking": Experiment(
         "One blocking call in an async view, one Uvicorn process",

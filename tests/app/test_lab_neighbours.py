@@ -105,7 +105,7 @@ async def test_behind_one_blocking_call_in_an_async_view_everybody_waits(asgi):
 
 async def test_one_experiment_at_a_time_wherever_it_was_asked(asgi):
     first = asyncio.create_task(seen(asgi, "blocking"))
-    while await cache.aget(neighbours.LOCK) is None:
+    while await cache.aget(neighbours.LOCK) is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
     second = await asgi.get("/lab/neighbours/data?kind=async")
     assert second.status_code == 429

@@ -1,5 +1,5 @@
-"""Sleepers and who is answered among them, through the whole stack. They sleep on the lab's own services, as any
-visitor may have them do, so that this is safe on production.
+"""Sleepers and who is answered among them, through the whole stack. They sleep on the lab's own services, as
+any visitor may have them do, so that this is safe on production.
 """
 
 import time
