@@ -81,7 +81,7 @@ psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-infra test-smoke test-replica test-machines test-fresh test-vagrant \
+.PHONY: lint test test-app test-config test-api test-infra test-smoke test-replica test-machines test-fresh test-vagrant \
 	test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
@@ -95,6 +95,9 @@ test-app: .venv/ready ## the sample application and the runtime, no service need
 
 test-config: .venv/ready ## settings, contracts, rendered files
 	@$(BIN)/pytest -n auto tests/config $(ARGS)
+
+test-api: .venv/ready ## requests made from the API's OpenAPI document, well-formed and not
+	@$(BIN)/pytest tests/api $(ARGS)
 
 test-infra: .venv/ready ## testinfra on a replica of its own
 	@tests/with-replica $(BIN)/pytest tests/infra $(ARGS)
@@ -116,7 +119,7 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
-test-ci: test test-machines test-fresh test-vagrant ## what CI runs
+test-ci: test test-api test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py
