@@ -55,12 +55,16 @@ new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOM
 		-e '{"name": "$(NAME)", "host": "$(HOST)", "domain": "$(DOMAIN)", "key": "$(KEY)"}' $(ARGS)
 
 ##@ Look inside
-.PHONY: url ca ssh logs status manage seed-data psql
+.PHONY: url ca demo ssh logs status manage seed-data psql
 url: environment ## print the base URL
 	@$(SETTING) site_url
 
 ca: environment ## print the path of the certificate authority's certificate
 	@$(SETTING) secrets_authority_certificate
+
+demo: environment ## calls together and one after another, who waits for whom: in the terminal
+	@url=$$($(SETTING) site_url) && authority=$$($(SETTING) secrets_authority_certificate) \
+		&& $(BIN)/python app/demo.py "$$url" --ca "$$authority"
 
 ssh: environment ## log in (HOST=app)
 	@$(BIN)/python infra/ansible/login.py $(ENV) all

@@ -12,7 +12,10 @@ MAX_TITLE = 200
 MAX_BODY = 20_000
 MAX_TAG = 40
 MAX_TAGS = 8
-TAG_PATTERN = r"^[^\s,\x00-\x20\x7f]+$"  # one word in any script; JavaScript reads the pattern the same way
+# What Python calls white space, and no \s: what that means differs from language to language, and the API's
+# document shows these patterns to all of them.
+SPACES = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+TAG_PATTERN = rf"^[^{SPACES},\x00-\x1f\x7f]+$"  # one word in any script
 
 
 class Author(models.Model):

@@ -15,7 +15,7 @@ from app.servers import ROOT, serving
 COMMAND = [
     *("-m", "schemathesis.cli", "run", "--mode", "all", "--phases", "coverage,fuzzing"),
     *("--max-examples", "10", "--generation-deterministic"),
-    *("--continue-on-failure", "--warnings", "off", "--no-color"),
+    *("--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all", "--no-color"),
 ]
 PREPARE = """
 import django

@@ -4,12 +4,15 @@ import asyncio
 import itertools
 import re
 
+import demo
+import httpx
 import pytest
 from app.servers import ROOT, serving
 from asgiref.sync import async_to_sync
 from dashboard import clients
 from dashboard.calls import Call, together
 from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 from django.test import AsyncClient, Client
 
 APP = ROOT / "app"
@@ -114,6 +117,14 @@ async def test_without_the_upstreams_the_page_still_answers(settings, tmp_path, 
 def test_the_data_under_wsgi_too():
     for mode in ("async", "sync"):
         assert outcomes(Client().get("/dashboard/data", {"mode": mode, "delay": "0"}).json()) == ["ok"] * 3
+
+
+def test_the_demo_shows_both(monkeypatch):
+    monkeypatch.setattr(demo, "DELAY", 0.05)
+    transport = httpx.WSGITransport(get_wsgi_application())
+    with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        _, *rows = demo.calls(client)
+    assert [row.split("  ")[1] for row in rows] == ["one after another", "together"]
 
 
 async def upstreams_say(condition):

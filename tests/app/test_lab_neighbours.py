@@ -3,10 +3,13 @@
 import asyncio
 import re
 
+import demo
+import httpx
 import pytest
 from app.servers import ROOT, gunicorn, serving, wait_for
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
+from django.core.wsgi import get_wsgi_application
 from lab import neighbours
 
 APP = ROOT / "app"
@@ -144,6 +147,15 @@ async def test_when_the_visitor_goes_the_sleepers_are_sent_home_and_the_turn_is_
     await request
     await asyncio.to_thread(wait_for, lambda: asleep() == 0, "all to be sent home")
     assert await cache.aget(neighbours.LOCK) is None
+
+
+def test_the_demo_shows_them_as_a_table():
+    transport = httpx.WSGITransport(get_wsgi_application())
+    with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        _, _, row = demo.neighbours(client, ["wsgi"])
+    assert row.startswith(f"  {demo.KINDS['wsgi']} ")
+    assert row.endswith("ms, waits")
+    assert list(demo.KINDS) == sorted(neighbours.EXPERIMENTS, key=list(demo.KINDS).index)
 
 
 @pytest.mark.parametrize(
