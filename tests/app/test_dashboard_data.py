@@ -119,6 +119,7 @@ def test_the_data_under_wsgi_too():
         assert outcomes(Client().get("/dashboard/data", {"mode": mode, "delay": "0"}).json()) == ["ok"] * 3
 
 
+@pytest.mark.django_db
 def test_the_demo_shows_both(monkeypatch):
     monkeypatch.setattr(demo, "DELAY", 0.05)
     transport = httpx.WSGITransport(get_wsgi_application())

@@ -19,6 +19,7 @@ def site(settings, tmp_path):
         yield client
 
 
+@pytest.mark.django_db
 def test_beside_a_development_server_it_says_of_each_part_in_one_line_why_it_is_not_shown(site, capsys):
     demo.show(site)
     said = capsys.readouterr().out.splitlines()

@@ -149,6 +149,7 @@ async def test_when_the_visitor_goes_the_sleepers_are_sent_home_and_the_turn_is_
     assert await cache.aget(neighbours.LOCK) is None
 
 
+@pytest.mark.django_db
 def test_the_demo_shows_them_as_a_table():
     transport = httpx.WSGITransport(get_wsgi_application())
     with httpx.Client(transport=transport, base_url="http://localhost") as client:

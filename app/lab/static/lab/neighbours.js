@@ -4,7 +4,7 @@ const all = document.getElementById("all");
 const allState = document.getElementById("all-state");
 const sections = [...document.querySelectorAll(".experiment")];
 const buttons = [all, ...sections.map((section) => section.querySelector("button"))];
-const LONG = 0.25;
+const LONG = 0.1;
 
 const milliseconds = (seconds) => `${Math.round(seconds * 1000)} ms`;
 const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
@@ -21,7 +21,7 @@ function summary({ sleepers, fast }) {
 }
 
 function rows({ sleepers, fast }) {
-  const where = sleepers.first ? `, process ${sleepers.first.process}, thread ${sleepers.first.thread}` : "";
+  const where = sleepers.first ? ` ${sleepers.first.process}/${sleepers.first.thread}` : "";
   const slow = {
     label: `${plural(sleepers.asked, "sleeper")}${sleepers.asked === 1 ? where : ""}`,
     began: sleepers.began,
@@ -29,7 +29,7 @@ function rows({ sleepers, fast }) {
     kind: "slow",
   };
   return [slow, ...fast.map((one) => ({
-    label: `${one.view}: process ${one.process}, thread ${one.thread}, ${one.asleep} asleep`,
+    label: `${one.view} ${one.process}/${one.thread}, ${one.asleep} asleep`,
     began: one.sent,
     ended: one.answered,
     kind: one.answered - one.sent > LONG ? "late" : "fast",
