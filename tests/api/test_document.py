@@ -12,11 +12,10 @@ import httpx
 import pytest
 from app.servers import ROOT, serving
 
-COMMAND = [
-    *("-m", "schemathesis.cli", "run", "--mode", "all", "--phases", "coverage,fuzzing"),
-    *("--max-examples", "10", "--generation-deterministic"),
-    *("--continue-on-failure", "--warnings", "off", "--suppress-health-check", "all", "--no-color"),
-]
+COMMAND = """
+-m schemathesis.cli run --mode all --phases coverage,fuzzing --max-examples 10 --generation-deterministic
+--request-timeout 60 --suppress-health-check all --continue-on-failure --warnings off --no-color
+""".split()
 PREPARE = """
 import django
 django.setup()

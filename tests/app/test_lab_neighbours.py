@@ -98,22 +98,17 @@ async def test_the_event_loops_pool_is_the_bound_for_those_who_need_it(asgi):
     assert views["async"][0]["ended"] < views["pool"][0]["ended"]
 
 
-async def test_behind_one_blocking_call_in_an_async_view_everybody_waits(asgi):
-    answer = await seen(asgi, "blocking")
-    sleeper, sent = during(answer)
-    for fast in sent:
-        assert (fast["server"], fast["asleep"], fast["waited_for"]) == ("asgi", 0, 1)
-        assert (fast["process"], fast["thread"]) == (sleeper["process"], sleeper["thread"])
-
-
-async def test_one_experiment_at_a_time_wherever_it_was_asked(asgi):
-    first = asyncio.create_task(seen(asgi, "blocking"))
+async def test_behind_one_blocking_call_in_an_async_view_everybody_waits_and_other_visitors_too(asgi):
+    asked = asyncio.create_task(seen(asgi, "blocking"))
     while await cache.aget(neighbours.LOCK) is None:  # noqa: ASYNC110
         await asyncio.sleep(0)
     second = await asgi.get("/lab/neighbours/data?kind=async")
     assert second.status_code == 429
     assert second.headers["Retry-After"]
-    await first
+    sleeper, sent = during(await asked)
+    for fast in sent:
+        assert (fast["server"], fast["asleep"], fast["waited_for"]) == ("asgi", 0, 1)
+        assert (fast["process"], fast["thread"]) == (sleeper["process"], sleeper["thread"])
     assert await cache.aget(neighbours.LOCK) is None
 
 
