@@ -5,6 +5,7 @@ token ignored. Always the same requests, so that what fails fails again.
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 
@@ -12,10 +13,10 @@ import httpx
 import pytest
 from app.servers import ROOT, serving
 
-COMMAND = """
--m schemathesis.cli run --mode all --phases coverage,fuzzing --max-examples 10 --generation-deterministic
+COMMAND = shlex.split("""
+-m schemathesis.cli run --mode all --phases coverage,fuzzing --max-examples 4 --generation-deterministic
 --request-timeout 60 --suppress-health-check all --continue-on-failure --warnings off --no-color
-""".split()
+""")
 PREPARE = """
 import django
 django.setup()
