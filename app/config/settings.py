@@ -31,16 +31,19 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
 ]
+if DEBUG:  # its runserver serves WebSockets too, and HTTP on one event loop, as a worker does
+    INSTALLED_APPS.insert(0, "daphne")
 
 # Only what the pages here need: under ASGI each hook of each middleware is a hop to a thread and back.
 MIDDLEWARE = [
     "core.middleware.RequestMiddleware",
+    "core.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",  # the admin's
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -100,6 +103,9 @@ STORAGES = {
         "OPTIONS": {"manifest_storage": FileSystemStorage(location=BASE_DIR)},
     },
 }
+
+# In a cookie alone: a session's would be read by templates, and so from async views.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "posts:list"
