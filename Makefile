@@ -27,6 +27,11 @@ help: ## this list
 environment: .venv/ready
 	@$(SETTING) environment_name >/dev/null
 
+##@ The sample application alone
+.PHONY: dev
+dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
+	@PORT=$(PORT) $(BIN)/python app/dev.py
+
 ##@ A production replica on this machine
 .PHONY: up down
 up: environment ## make machines, build them, bring the application out, print the URL

@@ -15,10 +15,10 @@ PATIENCE = 20
 PROXY = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"  # what nginx sets
 
 
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
+def wait_for(condition, what, seconds=PATIENCE):
+    deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what() if callable(what) else what}"
         time.sleep(0.02)
     return result
 

@@ -1,0 +1,121 @@
+"""The whole site on this computer alone, for who only wants to look: SQLite, no service, and it reloads
+itself when a file changes. `make dev` runs it; so does `python app/dev.py` where the requirements are installed.
+
+What it keeps is in .dev/ beside app/: remove that, and the next start begins anew.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+APP = Path(__file__).resolve().parent
+PATIENCE = 10
+PASSWORD = "pergola"  # noqa: S105 - of the demo accounts, on a site that this computer alone can reach
+
+
+def processes(port, run):
+    """All that runs, by name. Another process of the site is a line here."""
+    return {
+        "site": [sys.executable, "manage.py", "runserver", f"127.0.0.1:{port}"],
+        "upstreams": [
+            *(sys.executable, "-m", "uvicorn", "upstreams.asgi:application", "--lifespan", "off"),
+            *("--uds", f"{run}/upstreams.sock", "--no-access-log", "--log-level", "warning"),
+        ],
+    }
+
+
+def environment(state, run):
+    database = f"sqlite:///{state}/db.sqlite3"
+    return os.environ | {
+        "DEBUG": "true",
+        "DATABASE_URL": database,
+        "DATABASE_DIRECT_URL": database,
+        "REDIS_URL": "",
+        "MEDIA_ROOT": f"{state}/media",
+        "UPSTREAMS_SOCKET": f"{run}/upstreams.sock",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def taken(port):
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.strerror
+    return None
+
+
+def prepare(state, env):
+    new = not (state / "db.sqlite3").exists()
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v0"], cwd=APP, env=env, check=True)
+    if new:
+        seed = [sys.executable, "manage.py", "seed_data", "--password", PASSWORD]
+        subprocess.run(seed, cwd=APP, env=env, check=True)
+
+
+def stop(running):
+    # Ctrl-C has reached them as well; a signal to this process alone has not.
+    for process in running.values():
+        if process.poll() is None:
+            process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for process in running.values():
+        try:
+            process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def watch(running, port):
+    """Returns when one of them ends, with its name."""
+    said = False
+    while True:
+        for name, process in running.items():
+            if process.poll() is not None:
+                return name
+        if not said and taken(port):
+            said = True
+            print(f"\n  http://localhost:{port}/   log in as mina or jonas with: {PASSWORD}")
+            print("  Ctrl-C stops it all.\n", flush=True)
+        time.sleep(0.2)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def main():
+    port = os.environ.get("PORT") or "8000"
+    if not (port.isdigit() and 0 < int(port) < 65536):
+        sys.exit(f"PORT={port} is no port: make dev PORT=8001")
+    if reason := taken(int(port)):
+        sys.exit(f"Port {port} is not free ({reason}): make dev PORT={int(port) + 1}")
+    state = Path(os.environ.get("DEV_STATE") or APP.parent / ".dev").resolve()
+    state.mkdir(parents=True, exist_ok=True)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    running = {}
+    # a directory of its own for the sockets, whose paths may not be long
+    with tempfile.TemporaryDirectory(prefix="pergola-") as run:
+        try:
+            env = environment(state, run)
+            prepare(state, env)
+            for name, command in processes(port, run).items():
+                running[name] = subprocess.Popen(command, cwd=APP, env=env)
+            ended = watch(running, int(port))
+        except KeyboardInterrupt:
+            return
+        finally:
+            stop(running)
+    sys.exit(f"{ended} has ended, and the others with it")
+
+
+if __name__ == "__main__":
+    main()
