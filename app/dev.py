@@ -1,5 +1,5 @@
 """The whole site on this computer alone, for who only wants to look: SQLite, no service, and it reloads
-itself when a file changes. `make dev` runs it; so does `python app/dev.py` where the requirements are installed.
+itself when a file changes. `make dev` runs it.
 
 What it keeps is in .dev/ beside app/: remove that, and the next start begins anew.
 """

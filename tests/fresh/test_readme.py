@@ -21,7 +21,7 @@ def bridges():
 
 def test_the_readmes_commands_make_a_replica_and_leave_nothing(machine):
     [prepare] = PREPARE
-    # the first runs until Ctrl-C, which tests/app proves; the last is what CI runs by itself, on a clean checkout
+    # the first runs until Ctrl-C, which tests/app proves; the last is what CI runs, on a clean checkout
     assert FIRST == ["make dev", "make up", "make test"]
     forwarding = (bridges() or [machine.run(FORWARDING).strip()])[0]
 
