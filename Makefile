@@ -86,7 +86,7 @@ psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-infra test-smoke test-replica test-machines test-fresh test-vagrant \
+.PHONY: lint test test-app test-config test-infra test-smoke test-browser test-replica test-machines test-fresh test-vagrant \
 	test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
@@ -107,8 +107,11 @@ test-infra: .venv/ready ## testinfra on a replica of its own
 test-smoke: .venv/ready ## the site as a client sees it, on the same replica
 	@tests/with-replica $(BIN)/pytest tests/smoke $(ARGS)
 
+test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREENSHOTS=dir keeps pictures)
+	@tests/with-replica $(BIN)/pytest tests/browser $(ARGS)
+
 test-replica: .venv/ready
-	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke $(ARGS)
+	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(ARGS)
 
 test: lint test-app test-config test-replica ## all of the above
 

@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parent
 ANSIBLE = TESTS.parent / "infra/ansible"
 # These need machines or servers. Where everything must run, one that did not is a failure.
-NEVER_SKIPPED = ("infra", "machines", "fresh", "vagrant", "smoke")
+NEVER_SKIPPED = ("infra", "machines", "fresh", "vagrant", "smoke", "browser")
 
 
 @functools.cache
@@ -42,6 +42,19 @@ def servers():
                 returncode=pytest.ExitCode.USAGE_ERROR,
             )
     return found
+
+
+@pytest.fixture(scope="session")
+def edge(servers):
+    """The settings of the first edge host: what clients see is the same on each."""
+    return servers.settings[servers.groups["edge"][0]]
+
+
+@pytest.fixture(scope="session")
+def authority(edge):
+    """The file of the environment's own authority; none where the world's sign its certificate."""
+    path = Path(edge["secrets_authority_certificate"])
+    return path if path.exists() else None
 
 
 @pytest.hookimpl(wrapper=True)
