@@ -1,6 +1,8 @@
 """The site in Chromium: on the replica of ENV, or on SITE_URL=http://localhost:8000, as make dev has it.
 
 They log in, write and delete, so that they refuse any site but a local replica and this computer's own.
+ACCOUNT and PASSWORD are somebody's there (mina's unless said), AUTHORITY is the file of who signed its certificate.
+
 SCREENSHOTS=directory keeps a picture of each page.
 """
 
@@ -95,7 +97,7 @@ def command(*arguments):
 def home(request, programs, replica, tmp_path_factory):
     """A home directory whose browsers trust the environment's own authority, and no more than others do."""
     home = tmp_path_factory.mktemp("home")
-    authority = request.getfixturevalue("authority") if replica else None
+    authority = request.getfixturevalue("authority") if replica else os.environ.get("AUTHORITY")
     if authority:
         database = home / ".pki/nssdb"
         database.mkdir(parents=True)

@@ -119,7 +119,8 @@ def test_a_post_is_written_changed_given_a_file_and_deleted(new_page, login, tmp
     assert page.goto(address).status == 404
 
 
-def test_a_form_that_is_refused_keeps_what_was_written(page, login):
+def test_a_form_that_is_refused_keeps_what_was_written(new_page, login):
+    page = new_page(expected=[400])
     login(page)
     page.goto("/posts/new/")
     page.get_by_label("Title").fill("A title")
