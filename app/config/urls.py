@@ -12,6 +12,7 @@ urlpatterns = [
     path("lab/", include("lab.urls")),
     path("legacy/", include("legacy.urls")),
     path("login/", LoginView.as_view(template_name="core/login.html"), name="login"),
+    path("favicon.ico", views.favicon),
     path("account/", views.account, name="account"),
     path("account/name", views.account_name, name="account-name"),
     re_path(r"^source/(?P<path>[a-z_]+/[a-z_]+\.py)$", views.source, name="source"),

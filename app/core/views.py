@@ -1,6 +1,7 @@
 from django.conf import settings
 from django.http import Http404, JsonResponse
 from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_safe
 
@@ -19,6 +20,12 @@ async def visits(request):
         return redirect("visits")
     latest = [visit async for visit in Visit.objects.all()[:10]]
     return render(request, "core/visits.html", {"visits": latest, "total": await Visit.objects.acount()})
+
+
+@require_safe
+async def favicon(request):
+    """For who asks without having read a page of ours: the admin's pages, and JSON."""
+    return redirect(static("core/pergola.svg"))
 
 
 @never_cache

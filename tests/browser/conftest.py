@@ -1,7 +1,8 @@
 """The site in Chromium: on the replica of ENV, or on SITE_URL=http://localhost:8000, as make dev has it.
 
 They log in, write and delete, so that they refuse any site but a local replica and this computer's own.
-ACCOUNT and PASSWORD are somebody's there (mina's unless said), AUTHORITY is the file of who signed its certificate.
+ACCOUNT and PASSWORD are somebody's there (mina's unless said), AUTHORITY the file of who signed its
+certificate.
 
 SCREENSHOTS=directory keeps a picture of each page.
 """
