@@ -25,7 +25,11 @@ SERIOUS = ("serious", "critical")
 
 
 def opened(page, path, status=200):
-    assert page.goto(path).status == status
+    answer = page.goto(path)
+    assert answer.status == status
+    policy = answer.headers.get("content-security-policy", "")
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
     if path == "/api/ninja/docs":
         expect(page.locator(".opblock")).not_to_have_count(0)
     elif page.locator("#account").count():
@@ -76,9 +80,11 @@ def test_likewise_for_somebody_who_is_logged_in(new_page, login, account, screen
 
 @pytest.mark.parametrize("look", LOOKS)
 def test_likewise_for_a_page_that_is_not_there(new_page, screenshot, look):
-    page = opened(new_page(expected=[404], **LOOKS[look]), "/no-such-page", status=404)
+    page = new_page(expected=[404], **LOOKS[look])
+    page.goto("/no-such-page")
     if page.get_by_text("DEBUG = True").count():
         pytest.skip("a site under DEBUG shows Django's page for developers")
+    opened(page, "/no-such-page", status=404)
     screenshot(page, f"no-such-page-{look}")
     fits(page)
     assert not serious(page)
