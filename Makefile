@@ -10,6 +10,8 @@ PLAYBOOK = $(BIN)/ansible-playbook -i infra/ansible/inventory/$(ENV)
 SETTING = $(BIN)/python infra/ansible/settings.py $(ENV)
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_SYSTEM_CERTS=true $(BIN)/uv pip compile --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url -q $(if $(UPGRADE),--upgrade)
+# through a shell there, so that the command's own quotes count, and none is no error
+DEMO = $(BIN)/python infra/ansible/login.py $(ENV) web sudo app-run sh -c "$$($(SETTING) app_demo)"
 # sudo asks for its password only where it wants one
 BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
@@ -27,11 +29,17 @@ help: ## this list
 environment: .venv/ready
 	@$(SETTING) environment_name >/dev/null
 
+##@ The sample application alone
+.PHONY: dev
+dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
+	@PORT=$(PORT) $(BIN)/python app/dev.py
+
 ##@ A production replica on this machine
 .PHONY: up down
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
 	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml $(ARGS)
+	@$(DEMO)
 	@printf '\n  %s\n  certificate authority: %s\n\n' "$$($(SETTING) site_url)" "$$($(SETTING) secrets_authority_certificate)"
 
 down: environment ## remove those machines and their data
@@ -55,12 +63,16 @@ new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOM
 		-e '{"name": "$(NAME)", "host": "$(HOST)", "domain": "$(DOMAIN)", "key": "$(KEY)"}' $(ARGS)
 
 ##@ Look inside
-.PHONY: url ca ssh logs status manage seed-data psql
+.PHONY: url ca demo ssh logs status manage seed-data psql
 url: environment ## print the base URL
 	@$(SETTING) site_url
 
 ca: environment ## print the path of the certificate authority's certificate
 	@$(SETTING) secrets_authority_certificate
+
+demo: environment ## calls together and one after another, who waits for whom: in the terminal
+	@url=$$($(SETTING) site_url) && authority=$$($(SETTING) secrets_authority_certificate) \
+		&& $(BIN)/python app/demo.py "$$url" --ca "$$authority"
 
 ssh: environment ## log in (HOST=app)
 	@$(BIN)/python infra/ansible/login.py $(ENV) all
@@ -74,14 +86,15 @@ status: environment ## what runs, and which release
 manage: environment ## run a management command: CMD="createsuperuser"
 	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage $(CMD)
 
-seed-data: environment ## fill the sample with posts and users, Korean ones among them
-	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage seed_data
+seed-data: environment ## run the application's app_demo: data to look at, and accounts to look with
+	@[ -n "$$($(SETTING) app_demo)" ] || { echo "the application of ENV=$(ENV) has no app_demo (site.yml)" >&2; exit 1; }
+	@$(DEMO)
 
 psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-infra test-smoke test-replica test-machines test-fresh test-vagrant \
+.PHONY: lint test test-app test-config test-api test-infra test-smoke test-browser test-replica test-machines test-fresh test-vagrant \
 	test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
@@ -96,14 +109,20 @@ test-app: .venv/ready ## the sample application and the runtime, no service need
 test-config: .venv/ready ## settings, contracts, rendered files
 	@$(BIN)/pytest -n auto tests/config $(ARGS)
 
+test-api: .venv/ready ## requests made from the API's OpenAPI document, well-formed and not
+	@$(BIN)/pytest tests/api $(ARGS)
+
 test-infra: .venv/ready ## testinfra on a replica of its own
 	@tests/with-replica $(BIN)/pytest tests/infra $(ARGS)
 
 test-smoke: .venv/ready ## the site as a client sees it, on the same replica
 	@tests/with-replica $(BIN)/pytest tests/smoke $(ARGS)
 
+test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREENSHOTS=dir keeps pictures)
+	@tests/with-replica $(BIN)/pytest tests/browser $(ARGS)
+
 test-replica: .venv/ready
-	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke $(ARGS)
+	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(ARGS)
 
 test: lint test-app test-config test-replica ## all of the above
 
@@ -116,7 +135,7 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
-test-ci: test test-machines test-fresh test-vagrant ## what CI runs
+test-ci: test test-api test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py

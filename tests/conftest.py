@@ -11,8 +11,9 @@ import pytest
 
 TESTS = Path(__file__).parent
 ANSIBLE = TESTS.parent / "infra/ansible"
-# These need machines or servers. Where everything must run, one that did not is a failure.
-NEVER_SKIPPED = ("infra", "machines", "fresh", "vagrant", "smoke")
+# Where everything must run, in CI, a test of these that did not is a failure.
+MACHINES = ("infra", "machines", "fresh", "vagrant", "smoke", "browser")
+NEVER_SKIPPED = ("app", *MACHINES)
 
 
 @functools.cache
@@ -44,6 +45,19 @@ def servers():
     return found
 
 
+@pytest.fixture(scope="session")
+def edge(servers):
+    """The settings of the first edge host: what clients see is the same on each."""
+    return servers.settings[servers.groups["edge"][0]]
+
+
+@pytest.fixture(scope="session")
+def authority(edge):
+    """The file of the environment's own authority; none where the world's sign its certificate."""
+    path = Path(edge["secrets_authority_certificate"])
+    return path if path.exists() else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield
@@ -63,5 +77,5 @@ def pytest_runtest_makereport(item, call):
 
 def pytest_terminal_summary(terminalreporter, config):
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        parts = " ".join(f"tests/{part}" for part in NEVER_SKIPPED if (TESTS / part).exists())
+        parts = " ".join(f"tests/{part}" for part in MACHINES if (TESTS / part).exists())
         terminalreporter.write_line(f"Not run, as they need machines: {parts} (make test-ci)")

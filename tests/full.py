@@ -22,6 +22,7 @@ PARTS = [
     ("lint", {}),
     ("test-app", {}),
     ("test-config", {}),
+    ("test-api", {}),
     ("test-replica", {}),
     ("test-machines", {}),
     ("test-vagrant", {}),

@@ -14,9 +14,9 @@ from api import problems
 from api.models import Token
 from posts import services
 from posts.forms import normal_tag
-from posts.models import MAX_BODY, MAX_TAG, MAX_TAGS, MAX_TITLE, TAG_PATTERN, Post
+from posts.models import MAX_BODY, MAX_TAG, MAX_TAGS, MAX_TITLE, SPACES, TAG_PATTERN, Post
 
-SOME_TEXT = r"^[^\x00]*[^\s\x00][^\x00]*$"
+SOME_TEXT = rf"^[^\x00]*[^{SPACES}\x00][^\x00]*$"
 
 
 def text(check, limit):

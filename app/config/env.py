@@ -49,12 +49,14 @@ VARIABLES = {
         Variable("CSRF_TRUSTED_ORIGINS", names, "other origins whose forms are taken: https://a, ...", ""),
         Variable("DATABASE_URL", database, "PostgreSQL through PgBouncer", debug=SQLITE),
         Variable("DATABASE_DIRECT_URL", database, "the same database past PgBouncer", debug=SQLITE),
-        Variable("REDIS_URL", str, "Redis, for the cache and the channel layer", debug=""),
+        Variable("REDIS_URL", str, "Redis, for the cache, the channel layer and the jobs", debug=""),
         Variable("STATIC_ROOT", str, "the collected files that nginx serves", debug="static-collected"),
         Variable("MEDIA_ROOT", str, "the uploaded files", debug="media"),
         Variable(
             "UPSTREAMS_SOCKET", str, "where the stand-in of outside APIs listens", "/run/app/upstreams.sock"
         ),
+        Variable("LAB_ASGI_SOCKET", str, "where the lab's Uvicorn listens", "/run/app/lab-asgi.sock"),
+        Variable("LAB_WSGI_SOCKET", str, "where the lab's sync worker listens", "/run/app/lab-wsgi.sock"),
         Variable("EMAIL_HOST", str, "the mail relay", "localhost"),
         Variable("EMAIL_PORT", int, "the mail relay's port", "25"),
         Variable("DEFAULT_FROM_EMAIL", str, "the sender of the site's mail", "webmaster@localhost"),

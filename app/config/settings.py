@@ -5,6 +5,7 @@ from pathlib import Path
 from django.core.files.storage import FileSystemStorage
 
 from config.env import read
+from config.redis_urls import for_celery
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -16,12 +17,15 @@ CSRF_TRUSTED_ORIGINS = read("CSRF_TRUSTED_ORIGINS")
 INSTALLED_APPS = [
     "config.apps.ConfigConfig",
     "cache",
+    "chat",
     "core",
     "dashboard",
+    "jobs",
     "lab",
     "legacy",
     "posts",
     "api",
+    "upkeep",
     "ninja",  # its documentation's scripts come from our own static files, not from elsewhere
     "rest_framework",
     "django.contrib.admin",
@@ -31,16 +35,19 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
 ]
+if DEBUG:  # its runserver serves WebSockets too, and HTTP on one event loop, as a worker does
+    INSTALLED_APPS.insert(0, "daphne")
 
 # Only what the pages here need: under ASGI each hook of each middleware is a hop to a thread and back.
 MIDDLEWARE = [
     "core.middleware.RequestMiddleware",
+    "core.middleware.ContentSecurityPolicyMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",  # the admin's
+    "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -87,6 +94,42 @@ if REDIS_URL:
 else:
     CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
 
+# A Redis database of its own: the cache's clear() empties the whole one that it stands in. JSON alone, so
+# that whoever can write to Redis cannot run code here. No results there: a job's result is in its row,
+# written in the transaction that marks it as done.
+CELERY_BROKER_URL = for_celery(REDIS_URL)
+CELERY_TASK_ALWAYS_EAGER = not REDIS_URL
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+# A message is given back when its work ends and not when it begins; so a killed worker's jobs run again.
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # nobody holds what somebody else could begin
+CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT = 50, 55
+# (!) The timeout is longer than the longest task and the longest wait for a retry, or what still runs is run
+# a second time. What a killed worker held comes back after at most the timeout and one look (the interval),
+# or the lock of a worker that was killed while it looked.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "visibility_timeout": 60,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+    "unacked_mutex_expire": 20,
+    # without these, whoever sends to a Redis that is away waits for seconds (a revoke 6 s)
+    "max_retries": 1,
+    "interval_start": 0,
+    "interval_step": 0.1,
+    "socket_connect_timeout": 2,
+    "socket_timeout": 10,  # a Redis that is there but hangs holds no request for longer
+}
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BEAT_SCHEDULE = {
+    # those that nobody took before the next is due are worth nothing
+    "refresh": {"task": "jobs.refresh", "schedule": 15, "options": {"expires": 15}},
+}
+CELERY_TIMEZONE = "UTC"
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False  # the format below
+
 # Files with a hash in their names gather in STATIC_ROOT, so that a page of the last release still finds its
 # own. The list of names is the release's, and stays inside it.
 STATIC_URL = "static/"
@@ -101,6 +144,9 @@ STORAGES = {
     },
 }
 
+# In a cookie alone: a session's would be read by templates, and so from async views.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
+
 LOGIN_URL = "login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "posts:list"
 
@@ -114,6 +160,8 @@ SILENCED_SYSTEM_CHECKS = [
 ]
 
 UPSTREAMS_SOCKET = BASE_DIR / read("UPSTREAMS_SOCKET")
+LAB_ASGI_SOCKET = BASE_DIR / read("LAB_ASGI_SOCKET")
+LAB_WSGI_SOCKET = BASE_DIR / read("LAB_WSGI_SOCKET")
 
 EMAIL_HOST = read("EMAIL_HOST")
 EMAIL_PORT = read("EMAIL_PORT")
@@ -133,5 +181,11 @@ LOGGING = {
     },
     "root": {"handlers": ["stderr"], "level": "WARNING"},
     # Django's own configuration sends errors by mail and, under DEBUG, prints them a second time.
-    "loggers": {"django": {"handlers": [], "level": "INFO" if DEBUG else "WARNING"}},
+    "loggers": {
+        "django": {"handlers": [], "level": "INFO" if DEBUG else "WARNING"},
+        # a line for each job that ended, none for each that came or was sent by the clock
+        "celery": {"level": "INFO"},
+        "celery.beat": {"level": "WARNING"},
+        "celery.worker.strategy": {"level": "WARNING"},
+    },
 }

@@ -1,4 +1,4 @@
-"""The same project for a WSGI server; nothing in Pergola uses it."""
+"""The same project for a WSGI server; nothing in Pergola uses it (the lab has its own, lab/service.py)."""
 
 import os
 

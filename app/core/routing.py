@@ -1,5 +1,6 @@
 from django.urls import path, re_path
 
+from chat.routing import websocket_urlpatterns as chat
 from core.consumers import EchoConsumer
 
 
@@ -11,5 +12,6 @@ async def refuse(scope, receive, send):
 
 websocket_urlpatterns = [
     path("ws/echo/", EchoConsumer.as_asgi()),
+    *chat,
     re_path("", refuse),
 ]

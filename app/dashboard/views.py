@@ -5,7 +5,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
 
-from dashboard.calls import one_after_another_in_a_thread, together
+from dashboard.calls import one_after_another, one_after_another_in_a_thread, together
 from dashboard.forms import DashboardForm
 
 
@@ -20,12 +20,30 @@ async def data(request):
     """200 also when calls failed or came late: the answer says of each what became of it."""
     form = DashboardForm(request.GET)
     if not form.is_valid():
-        return JsonResponse({"errors": form.errors}, status=400)
+        return refused(form)
     wanted = form.cleaned_data
     if wanted["mode"] == "async":
-        elapsed, calls = await together(form.calls(), wanted["client"], wanted["by"])
-    else:
-        elapsed, calls = await one_after_another_in_a_thread(form.calls())
+        return told(wanted, *await together(form.calls(), wanted["client"], wanted["by"]))
+    return told(wanted, *await one_after_another_in_a_thread(form.calls()))
+
+
+@never_cache
+@require_http_methods(["GET"])
+def in_turn(request):
+    """As many sites still have it: a `def` view, and one call after another."""
+    query = request.GET.copy()
+    query["mode"] = "sync"
+    form = DashboardForm(query)
+    if not form.is_valid():
+        return refused(form)
+    return told(form.cleaned_data, *one_after_another(form.calls()))
+
+
+def refused(form):
+    return JsonResponse({"errors": form.errors}, status=400)
+
+
+def told(wanted, elapsed, calls):
     response = JsonResponse(
         {
             "mode": wanted["mode"],

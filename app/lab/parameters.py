@@ -1,11 +1,12 @@
-"""Query parameters within bounds, and the answer to those that are not: 400, or 429 out of turn."""
+"""Query parameters within bounds, and the answer to those that are not: 400. 429 out of turn,
+503 where a demonstration lacks a part."""
 
 import functools
 
 from asgiref.sync import iscoroutinefunction
 from django.http import JsonResponse
 
-from lab.turns import BusyError
+from lab.turns import BusyError, UnavailableError
 
 
 class ParameterError(ValueError):
@@ -35,7 +36,12 @@ def choice(request, name, default, choices):
 def refusal(error):
     if isinstance(error, BusyError):
         return JsonResponse({"error": str(error)}, status=429, headers={"Retry-After": "3"})
-    return JsonResponse({"error": str(error)}, status=400)
+    if isinstance(error, ParameterError):
+        return JsonResponse({"error": str(error)}, status=400)
+    return JsonResponse({"error": str(error)}, status=503)
+
+
+REFUSED = (ParameterError, BusyError, UnavailableError)
 
 
 def clear_refusals(view):
@@ -46,7 +52,7 @@ def clear_refusals(view):
         async def wrapper(*args, **kwargs):
             try:
                 return await view(*args, **kwargs)
-            except (ParameterError, BusyError) as error:
+            except REFUSED as error:
                 return refusal(error)
     else:
 
@@ -54,7 +60,7 @@ def clear_refusals(view):
         def wrapper(*args, **kwargs):
             try:
                 return view(*args, **kwargs)
-            except (ParameterError, BusyError) as error:
+            except REFUSED as error:
                 return refusal(error)
 
     return wrapper

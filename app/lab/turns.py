@@ -11,6 +11,10 @@ class BusyError(Exception):
     pass
 
 
+class UnavailableError(Exception):
+    """What a demonstration needs is not there."""
+
+
 class Turns:
     """So many at once in this process, and after each a rest as long as it took. For the event loop alone."""
 

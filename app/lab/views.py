@@ -1,80 +1,15 @@
 """Pages and measurements. Each measurement says in which process and thread it ran, from when to when."""
 
-import asyncio
-import time
-
-from django.contrib.auth.models import Permission
 from django.http import JsonResponse
 from django.shortcuts import render
-from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
-from lab import deadlock, hops, kinds, traps
+from lab import deadlock, hops, kinds, neighbours, traps
+from lab.pairs import Measured
 from lab.parameters import choice, clear_refusals, number
-from lab.work import interval, place
 
-LONGEST = 5  # seconds of a visitor's wait
 LONGEST_HARM = 2  # seconds for which a worker, or one of its threads, may be held by a demonstration
-
-
-def report(request, view, began):
-    server = "asgi" if hasattr(request, "scope") else "wsgi"
-    return JsonResponse({"view": view, "server": server} | place() | interval(began))
-
-
-class Measured(View):
-    http_method_names = ["get", "head", "options"]
-
-
-class SyncFast(Measured):
-    def get(self, request):
-        return report(request, "sync", time.monotonic())
-
-
-class AsyncFast(Measured):
-    async def get(self, request):
-        return report(request, "async", time.monotonic())
-
-
-class SyncSleep(Measured):
-    """Holds its thread; under ASGI that is the request's own, and the event loop stays free."""
-
-    @clear_refusals
-    def get(self, request):
-        seconds = number(request, "seconds", 1, 0, LONGEST)
-        began = time.monotonic()
-        time.sleep(seconds)
-        return report(request, "sync sleep", began)
-
-
-class AsyncSleep(Measured):
-    """Holds nothing."""
-
-    @clear_refusals
-    async def get(self, request):
-        seconds = number(request, "seconds", 1, 0, LONGEST)
-        began = time.monotonic()
-        await asyncio.sleep(seconds)
-        return report(request, "async sleep", began)
-
-
-class SyncRow(Measured):
-    """Plain work on the database. The request changes threads for the view, and that is all."""
-
-    def get(self, request):
-        began = time.monotonic()
-        Permission.objects.select_related("content_type").earliest("pk")
-        return report(request, "sync row", began)
-
-
-class AsyncRow(Measured):
-    """The ORM goes to a thread all the same, and nothing runs meanwhile that would pay for it."""
-
-    async def get(self, request):
-        began = time.monotonic()
-        await Permission.objects.select_related("content_type").aearliest("pk")
-        return report(request, "async row", began)
 
 
 class Work(Measured):
@@ -101,6 +36,21 @@ class Mended(Measured):
 @require_safe
 async def index(request):
     return render(request, "lab/index.html", {"kinds": kinds.KINDS, "longest_harm": LONGEST_HARM})
+
+
+@require_safe
+async def neighbours_page(request):
+    return render(request, "lab/neighbours.html", {"experiments": neighbours.EXPERIMENTS})
+
+
+@never_cache
+@require_safe
+@clear_refusals
+async def neighbours_data(request):
+    kind = choice(request, "kind", "async", neighbours.EXPERIMENTS)
+    experiment = neighbours.EXPERIMENTS[kind]
+    sleepers = number(request, "sleepers", experiment.sleepers, 1, experiment.sleepers, int)
+    return JsonResponse({"kind": kind} | await neighbours.run(experiment, sleepers))
 
 
 @never_cache

@@ -3,6 +3,7 @@
 Without Django, so that a process that only computes need not load it.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -31,3 +32,33 @@ def crunch(seconds):
         sum(number * number for number in range(2000))
         rounds += 1
     return place() | interval(began) | {"rounds": rounds}
+
+
+class Asleep:
+    """Who sleeps in this process just now, and in how many threads."""
+
+    def __init__(self):
+        self.lock, self.threads = threading.Lock(), {}
+
+    @contextlib.contextmanager
+    def one(self):
+        sleeper = object()
+        with self.lock:
+            self.threads[sleeper] = threading.get_native_id()
+        try:
+            yield
+        finally:
+            with self.lock:
+                del self.threads[sleeper]
+
+    def report(self):
+        with self.lock:
+            threads = list(self.threads.values())
+        return {
+            "asleep": len(threads),
+            "asleep_in_threads": len(set(threads)),
+            "threads": threading.active_count(),
+        }
+
+
+asleep = Asleep()

@@ -12,7 +12,14 @@ MAX_TITLE = 200
 MAX_BODY = 20_000
 MAX_TAG = 40
 MAX_TAGS = 8
-TAG_PATTERN = r"^[^\s,\x00-\x20\x7f]+$"  # one word in any script; JavaScript reads the pattern the same way
+# What Python calls white space, and no \s: what that means differs from language to language, and the API's
+# document shows these patterns to all of them.
+SPACES = r"\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+TAG_PATTERN = rf"^[^{SPACES},\x00-\x1f\x7f]+$"  # one word in any script
+
+
+def count_words(text):
+    return len(text.split())
 
 
 class Author(models.Model):
@@ -64,6 +71,8 @@ class Post(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     updated_at = models.DateTimeField(auto_now=True)
     views = models.PositiveIntegerField(default=0, editable=False)
+    # None: from before there was a count (upkeep's backfill_words)
+    words = models.PositiveIntegerField(null=True, editable=False)
 
     objects = PostQuerySet.as_manager()
 
@@ -74,6 +83,12 @@ class Post(models.Model):
 
     def __str__(self):
         return self.title
+
+    def save(self, *args, update_fields=None, **kwargs):
+        if update_fields is None or "body" in update_fields:
+            self.words = count_words(self.body)
+            update_fields = update_fields and {*update_fields, "words"}
+        super().save(*args, update_fields=update_fields, **kwargs)
 
     def get_absolute_url(self):
         return reverse("posts:detail", args=[self.pk])

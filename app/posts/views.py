@@ -2,6 +2,7 @@ from functools import wraps
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.files.storage import default_storage
 from django.http import Http404, HttpResponseBadRequest, StreamingHttpResponse
@@ -65,7 +66,9 @@ async def page_of(request, post, form, status=200):
 async def create(request):
     form = PostForm(request.POST if request.method == "POST" else None)
     if form.is_valid():
-        return redirect(await services.create(await request.auser(), **form.cleaned_data))
+        post = await services.create(await request.auser(), **form.cleaned_data)
+        messages.success(request, "Saved.")
+        return redirect(post)
     return await form_page(request, form)
 
 
@@ -80,7 +83,9 @@ async def edit(request, number):
     initial = {"title": post.title, "body": post.body, "tags": tags}
     form = PostForm(request.POST if request.method == "POST" else None, initial=initial)
     if form.is_valid():
-        return redirect(await services.edit(user, post, **form.cleaned_data))
+        post = await services.edit(user, post, **form.cleaned_data)
+        messages.success(request, "Saved.")
+        return redirect(post)
     return await form_page(request, form, post)
 
 
@@ -94,6 +99,7 @@ async def form_page(request, form, post=None):
 @missing_is_404
 async def delete(request, number):
     await services.delete(await request.auser(), await services.get(number))
+    messages.success(request, "Deleted.")
     return redirect("posts:list")
 
 

@@ -8,6 +8,7 @@ import os
 
 import httpx
 import pytest
+from app.servers import manage, parts, redis_server
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "sqlite://:memory:")
 SETTINGS = {
@@ -28,8 +29,16 @@ import django  # noqa: E402
 django.setup()
 
 from asgiref.sync import SyncToAsync  # noqa: E402
+from django.conf import settings as django_settings  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.db.backends.base.base import BaseDatabaseWrapper  # noqa: E402
+
+# Every page names static files, that of an error too: only who takes `collected` waits for their hashes.
+HASHED = django_settings.STORAGES["staticfiles"]
+django_settings.STORAGES = {
+    **django_settings.STORAGES,
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +52,21 @@ def no_connection_left_in_asgirefs_thread():
 def forget_connections():
     for connection in connections.all(initialized_only=True):
         BaseDatabaseWrapper.close(connection)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory):
+    """The URL of a real Redis; skips where there is none."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory):
+    """A file of SQLite with all migrations, for real servers to work on a copy of."""
+    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
+    manage(parts(path), "migrate", "--database", "direct", "--verbosity", "0")
+    return path
 
 
 @pytest.fixture
@@ -64,16 +88,15 @@ async def asgi():
 @pytest.fixture(scope="session")
 def collected(tmp_path_factory):
     """collectstatic for real, with the list of names in a directory of the tests' own."""
-    from django.conf import settings
     from django.core.files.storage import FileSystemStorage
     from django.core.management import call_command
     from django.test import override_settings
 
     root = tmp_path_factory.mktemp("static")
     storages = {
-        **settings.STORAGES,
+        **django_settings.STORAGES,
         "staticfiles": {
-            **settings.STORAGES["staticfiles"],
+            **HASHED,
             "OPTIONS": {"manifest_storage": FileSystemStorage(tmp_path_factory.mktemp("release"))},
         },
     }

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,16 +10,18 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-PATIENCE = 20
+PATIENCE = 60
 PROXY = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"  # what nginx sets
 
 
-def wait_for(condition, what):
-    deadline = time.monotonic() + PATIENCE
+def wait_for(condition, what, seconds=PATIENCE):
+    deadline = time.monotonic() + seconds
     while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what() if callable(what) else what}"
         time.sleep(0.02)
     return result
 
@@ -43,11 +46,9 @@ def read(client):
     return answer
 
 
-def send(client, path="/", headers=""):
+def send(client, path="/", headers="", host="localhost"):
     with contextlib.suppress(BrokenPipeError):
-        client.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n".encode()
-        )
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n".encode())
 
 
 class Running:
@@ -104,3 +105,32 @@ def gunicorn(path, application, *options, worker="pergola_runtime.gunicorn.Drain
 
 def daphne(path, application, *options, module="pergola_runtime.daphne", **kwargs):
     return serving([module, "--unix-socket", str(path), *options, application], path, **kwargs)
+
+
+@contextlib.contextmanager
+def redis_server(directory):
+    """A Redis of the test's own; yields its URL."""
+    # redis-tools has the same program under this name, without a service; argv[0] decides what it is
+    program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
+    if not program:
+        pytest.skip("needs redis-server: apt-get install redis-tools")
+    path = directory / "redis.sock"
+    command = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
+    process = subprocess.Popen(command, executable=program, stdout=subprocess.DEVNULL)
+    try:
+        wait_for(path.exists, "Redis")
+        yield f"unix://{path}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def parts(path, redis="redis://app:hush@127.0.0.1:1/0"):
+    """A SQLite database, and a Redis that refuses unless one is given."""
+    url = f"sqlite:///{path}"
+    return {"DATABASE_URL": url, "DATABASE_DIRECT_URL": url, "REDIS_URL": redis}
+
+
+def manage(env, *arguments, cwd=ROOT / "app"):
+    command = [sys.executable, "manage.py", *arguments]
+    return subprocess.run(command, cwd=cwd, env=os.environ | env, check=True, capture_output=True, text=True)

@@ -2,28 +2,9 @@
 
 import itertools
 import json
-import shutil
-import subprocess
 
 import pytest
 from app.servers import ROOT, gunicorn, read, send, wait_for
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    program = shutil.which("redis-server")
-    if not program:
-        pytest.skip("needs the program redis-server")
-    directory = tmp_path_factory.mktemp("redis")
-    path = directory / "redis.sock"
-    command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(path.exists, "Redis")
-        yield f"unix://{path}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from django.urls import path
 from django.utils.decorators import sync_only_middleware
 
 OURS = "core.middleware.RequestMiddleware"
+POLICY = "core.middleware.ContentSecurityPolicyMiddleware"
 logger = logging.getLogger("app.test")
 
 
@@ -34,6 +35,10 @@ async def measured(request):
     return HttpResponse(headers={"Server-Timing": "db;dur=1.5"})
 
 
+async def sandboxed(request):
+    return HttpResponse(headers={"Content-Security-Policy": "sandbox"})
+
+
 def broken(request):
     raise RuntimeError("broken")
 
@@ -43,6 +48,7 @@ urlpatterns = [
     path("async", async_view),
     path("plain", plain),
     path("measured", measured),
+    path("sandboxed", sandboxed),
     path("broken", broken),
 ]
 
@@ -125,6 +131,20 @@ async def test_requests_at_the_same_time_keep_their_own_ids():
     assert all(response.content.decode() == response["X-Request-ID"] for response in responses)
 
 
+@pytest.mark.parametrize("server", ["asgi", "wsgi"])
+@pytest.mark.parametrize("url", ["/sync", "/async", "/nowhere"])
+async def test_each_answer_says_that_nothing_inline_and_nothing_from_elsewhere_runs(server, url, settings):
+    settings.MIDDLEWARE = [OURS, POLICY]
+    policy = (await get(url, server))["Content-Security-Policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+
+
+async def test_a_stricter_policy_of_a_view_stays(settings):
+    settings.MIDDLEWARE = [OURS, POLICY]
+    assert (await get("/sandboxed", "asgi"))["Content-Security-Policy"] == "sandbox"
+
+
 @pytest.fixture
 def hops(settings, monkeypatch):
     """How often a request, handled as under an ASGI server, goes to a thread."""
@@ -163,9 +183,9 @@ def hops(settings, monkeypatch):
     return count
 
 
-async def test_it_adds_no_hop_to_a_thread(hops):
+async def test_they_add_no_hop_to_a_thread(hops):
     bare = await hops()
-    assert await hops(OURS) == bare
+    assert await hops(OURS, POLICY) == bare
     # The day one of these fails, the count above proves nothing.
     assert await hops("django.middleware.common.CommonMiddleware") == bare + 2
     assert await hops(f"{__name__}.sync_only") > bare

@@ -4,12 +4,15 @@ import asyncio
 import itertools
 import re
 
+import demo
+import httpx
 import pytest
 from app.servers import ROOT, serving
 from asgiref.sync import async_to_sync
 from dashboard import clients
 from dashboard.calls import Call, together
 from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
 from django.test import AsyncClient, Client
 
 APP = ROOT / "app"
@@ -42,8 +45,8 @@ def all_overlap(answer):
     return max(start for start, _ in intervals(answer)) < min(end for _, end in intervals(answer))
 
 
-async def get(**query):
-    response = await AsyncClient().get("/dashboard/data", query)
+async def get(path="data", **query):
+    response = await AsyncClient().get(f"/dashboard/{path}", query)
     assert response.status_code == 200, response.content
     return response.json()
 
@@ -64,8 +67,9 @@ async def test_calls_made_together_overlap(client, by):
     assert answer["calls"][0]["data"]["city"] == "Seoul"
 
 
-async def test_calls_one_after_another_do_not_overlap():
-    answer = await get(mode="sync", count=3, delay="0.05")
+@pytest.mark.parametrize("path", ["data", "sync"])
+async def test_calls_one_after_another_do_not_overlap(path):
+    answer = await get(path, mode="sync", count=3, delay="0.05")
     assert outcomes(answer) == ["ok"] * 3
     for (_, end), (start, _) in itertools.pairwise(intervals(answer)):
         assert start >= end
@@ -115,6 +119,15 @@ def test_the_data_under_wsgi_too():
         assert outcomes(Client().get("/dashboard/data", {"mode": mode, "delay": "0"}).json()) == ["ok"] * 3
 
 
+@pytest.mark.django_db
+def test_the_demo_shows_both(monkeypatch):
+    monkeypatch.setattr(demo, "DELAY", 0.05)
+    transport = httpx.WSGITransport(get_wsgi_application())
+    with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        _, *rows = demo.calls(client)
+    assert [row.split("  ")[1] for row in rows] == ["one after another", "together"]
+
+
 async def upstreams_say(condition):
     """What became of the calls, once it is as expected."""
     async with asyncio.timeout(20):
@@ -123,8 +136,11 @@ async def upstreams_say(condition):
         return calls
 
 
-@pytest.mark.parametrize(("client", "by"), VARIANTS)
-async def test_when_the_client_goes_the_calls_that_run_are_dropped(client, by):
+@pytest.mark.parametrize(
+    ("path", "query", "count"),
+    [("data", f"count=3&client={client}&by={by}", 3) for client, by in VARIANTS] + [("drf", "", 2)],
+)
+async def test_when_the_client_goes_the_calls_that_run_are_dropped(path, query, count):
     """Django's handler gets the disconnect of a real request; the upstreams tell that their callers went."""
     before = await upstreams_say(lambda calls: calls["open"] == 0)
     gone = asyncio.Event()
@@ -145,16 +161,16 @@ async def test_when_the_client_goes_the_calls_that_run_are_dropped(client, by):
         "type": "http",
         "http_version": "1.1",
         "method": "GET",
-        "path": "/dashboard/data",
-        "query_string": f"count=3&delay=5&timeout=10&client={client}&by={by}".encode(),
+        "path": f"/dashboard/{path}",
+        "query_string": f"delay=5&timeout=10&{query}".encode(),
         "headers": [(b"host", b"localhost")],
     }
     request = asyncio.create_task(get_asgi_application()(scope, receive, send))
-    await upstreams_say(lambda calls: calls["open"] == 3)
+    await upstreams_say(lambda calls: calls["open"] == count)
     gone.set()
     await request
     after = await upstreams_say(lambda calls: calls["open"] == 0)
-    assert after["abandoned"] == before["abandoned"] + 3
+    assert after["abandoned"] == before["abandoned"] + count
     assert after["answered"] == before["answered"]
 
 
@@ -206,6 +222,34 @@ async def test_a_question_out_of_bounds_is_refused(query, field):
     response = await AsyncClient().get("/dashboard/data", query)
     assert response.status_code == 400
     assert list(response.json()["errors"]) == [field]
+
+
+async def test_two_are_asked_together_by_an_async_view_of_rest_framework():
+    response = await AsyncClient().get("/dashboard/drf", {"delay": "0.1,0.3", "timeout": "0.2"})
+    answer = response.json()
+    weather, restaurants = answer["weather"], answer["restaurants"]
+    assert (weather["outcome"], restaurants["outcome"], answer["partial"]) == ("ok", "late", True)
+    assert restaurants["start"] < weather["end"]
+
+
+@pytest.mark.parametrize(
+    "query", ["delay=nan", "delay=1,2,3", "delay=6", "timeout=x", "jitter=9", "failures=2"]
+)
+async def test_what_rest_framework_cannot_ask_is_a_problem(query):
+    response = await AsyncClient().get(f"/dashboard/drf?{query}")
+    assert response.status_code == 422
+    assert response["Content-Type"] == "application/problem+json"
+    assert [error["parameter"] for error in response.json()["errors"]] == [query.split("=")[0]]
+
+
+@pytest.mark.parametrize(("method", "accept", "status"), [("post", "*/*", 405), ("get", "text/csv", 406)])
+def test_what_rest_framework_refuses_is_a_problem(client, method, accept, status):
+    response = getattr(client, method)("/dashboard/drf", headers={"Accept": accept})
+    assert (response.status_code, response["Content-Type"]) == (status, "application/problem+json")
+
+
+def test_a_question_out_of_bounds_is_refused_by_the_def_view_too(client):
+    assert list(client.get("/dashboard/sync?count=0").json()["errors"]) == ["count"]
 
 
 def test_the_data_takes_no_post(client):

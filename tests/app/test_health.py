@@ -1,57 +1,19 @@
 """The sample behind its real server, with parts that are really missing."""
 
-import contextlib
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from app.servers import ROOT, gunicorn, wait_for
+from app.servers import ROOT, gunicorn, manage, parts
 
 APP = ROOT / "app"
-
-
-def parts(path):
-    """A SQLite database, and a Redis that refuses."""
-    url = f"sqlite:///{path}"
-    return {"DATABASE_URL": url, "DATABASE_DIRECT_URL": url, "REDIS_URL": "redis://app:hush@127.0.0.1:1/0"}
-
-
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory):
-    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
-    manage(parts(path), "migrate", "--database", "direct", "--verbosity", "0")
-    return path
 
 
 @pytest.fixture
 def environment(tmp_path, migrated):
     return parts(shutil.copy(migrated, tmp_path))
-
-
-def manage(env, *arguments, cwd=APP):
-    command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ | env, check=True, capture_output=True, text=True)
-
-
-@contextlib.contextmanager
-def redis(tmp_path):
-    program = shutil.which("redis-server")
-    if not program:
-        pytest.skip("needs the program redis-server")
-    path = tmp_path / "redis.sock"
-    command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", tmp_path]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        wait_for(path.exists, "Redis")
-        yield f"unix://{path}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def ask(tmp_path, env, path="/readyz"):
@@ -65,9 +27,8 @@ def ask(tmp_path, env, path="/readyz"):
     return int(head.split()[1]), json.loads(body)
 
 
-def test_all_is_well_with_every_part_there(tmp_path, environment):
-    with redis(tmp_path) as url:
-        status, answer = ask(tmp_path, environment | {"REDIS_URL": url})
+def test_all_is_well_with_every_part_there(tmp_path, environment, redis):
+    status, answer = ask(tmp_path, environment | {"REDIS_URL": redis})
     assert status == 200
     assert answer == {"ready": True, "checks": {"database": "ok", "migrations": "ok", "redis": "ok"}}
 

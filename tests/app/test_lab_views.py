@@ -161,7 +161,7 @@ async def test_the_orm_page_shows_each_trap_shut_and_mended_where_somebody_is_si
 async def test_the_user_of_nobody_is_known_without_a_query(async_client):
     answer = await async_client.get("/lab/orm/")
     assert answer.context["traps"][-1]["failing"]["answer"] == "user None"
-    assert "You are not signed in" in answer.content.decode()
+    assert "You are not logged in" in answer.content.decode()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -177,7 +177,9 @@ async def test_the_trap_is_still_there(async_client, user):
 
 @pytest.mark.usefixtures("collected")
 @pytest.mark.django_db
-@pytest.mark.parametrize("path", ["/lab/", "/lab/orm/", "/lab/hops/", "/legacy/", "/cache/"])
+@pytest.mark.parametrize(
+    "path", ["/lab/", "/lab/neighbours/", "/lab/orm/", "/lab/hops/", "/legacy/", "/cache/"]
+)
 def test_pages_load_hashed_files_alone_and_nothing_inline(client, collected, path):
     page = client.get(path).content.decode()
     links = re.findall(r'(?:src|href)="/static/([^"]+)"', page)
@@ -185,12 +187,22 @@ def test_pages_load_hashed_files_alone_and_nothing_inline(client, collected, pat
     for link in links:
         assert (collected / link).is_file()
     assert not re.search(r"<style|<script(?![^>]* src=)| style=| on\w+=", page)
-    assert "Source: <code>app/" in page
+    assert re.search(r'Source: <a href="/source/\w+/\w+\.py"><code>app/', page)
     assert "https://docs.djangoproject.com/" in page
 
 
 @pytest.mark.parametrize(
-    "path", ["/lab/", "/lab/task/", "/lab/sync/", "/lab/hops/", "/legacy/", "/legacy/data", "/cache/value"]
+    "path",
+    [
+        "/lab/",
+        "/lab/task/",
+        "/lab/neighbours/data",
+        "/lab/sync/",
+        "/lab/hops/",
+        "/legacy/",
+        "/legacy/data",
+        "/cache/value",
+    ],
 )
 def test_what_only_shows_takes_no_post(client, path):
     assert client.post(path).status_code == 405

@@ -1,7 +1,12 @@
+import html
 import re
 
 import pytest
+from core import navigation
 from core.models import Visit
+from core.navigation import PAGES
+from django.template.loader import render_to_string
+from django.urls import is_valid_path
 
 pytestmark = pytest.mark.usefixtures("collected")
 
@@ -14,6 +19,56 @@ def test_the_home_page_loads_only_hashed_files_and_nothing_inline(client, collec
         assert re.search(r"\.[0-9a-f]{12}\.(css|js|svg)$", link)
         assert (collected / link).is_file()
     assert not re.search(r"<style|<script(?![^>]* src=)| style=| on\w+=", page)
+
+
+@pytest.mark.parametrize("path", [page.path for pages in PAGES.values() for page in pages])
+def test_each_page_of_the_navigation_is_there(path):
+    """One that is not would be left out without a word."""
+    assert is_valid_path(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "current"),
+    [
+        ("/dashboard/", 'href="/dashboard/" aria-current="page"'),
+        ("/api/", 'href="/api/" aria-current="page"'),
+    ],
+)
+def test_the_navigation_marks_one_page_as_the_current_one(client, path, current):
+    page = client.get(path).content.decode()
+    assert current in page
+    assert page.count("aria-current") == 1
+
+
+def test_a_page_below_marks_the_one_that_it_belongs_to():
+    assert navigation.current("/posts/new/").path == "/posts/"
+    assert navigation.current("/lab/orm/").path == "/lab/orm/"
+    assert navigation.current("/") is None
+
+
+def test_a_source_file_is_shown_as_it_stands(client):
+    page = client.get("/source/core/views.py").content.decode()
+    assert html.escape('render(request, "core/home.html")') in page
+
+
+@pytest.mark.parametrize(
+    "path", ["core/nothing.py", "core/../manage.py", "%2e%2e/x.py", "manage.py", "core/static/core/site.css"]
+)
+def test_nothing_else_is_shown_as_source(client, path):
+    assert client.get(f"/source/{path}").status_code == 404
+
+
+@pytest.mark.parametrize("number", [400, 403, 404, 500])
+def test_the_pages_of_errors_look_like_the_site(number):
+    page = render_to_string(f"{number}.html")  # without a request, as Django makes two of them
+    assert f'<p class="status">{number}</p>' in page
+    assert 'href="/dashboard/"' in page
+
+
+def test_an_unknown_page_has_its_own_look_and_the_way_back(client):
+    answer = client.get("/no-such-page")
+    assert answer.status_code == 404
+    assert "There is no page at this address" in answer.content.decode()
 
 
 @pytest.mark.django_db

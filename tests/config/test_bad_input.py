@@ -68,6 +68,60 @@ def test_keys_that_would_lock_everybody_out_are_refused(playbook, keys, line):
     assert line in refusal(playbook.run())
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "line"),
+    [
+        (
+            "app_celery",
+            "config.celery",
+            "app_celery is 'config.celery': write it as module:variable, such as",
+        ),
+        ("app_celery", "config.celery:app; id", "app_celery is 'config.celery:app; id': write it as"),
+        ("app_celery", ["config.celery:app"], "app_celery is ['config.celery:app']: write a text, such as"),
+        ("app_celery_soft_seconds", "long", "app_celery_soft_seconds is 'long': "),
+        ("app_media", "nfs", "app_media is 'nfs': value of app_media must be one of: none, local, shared"),
+    ],
+)
+def test_a_setting_of_the_application_that_cannot_work_is_refused(playbook, setting, value, line):
+    playbook.settings(GOOD | {setting: value})
+    assert line in refusal(playbook.run())
+
+
+TWO_WEB_HOSTS = """\
+servers:
+  hosts:
+    one: {ansible_host: 198.18.0.1, ansible_ssh_common_args: -o ConnectTimeout=1}
+    two: {ansible_host: 198.18.0.2, ansible_ssh_common_args: -o ConnectTimeout=1}
+edge: {hosts: {one: }}
+web: {hosts: {one: , two: }}
+worker: {hosts: {one: }}
+database: {hosts: {one: }}
+redis: {hosts: {one: }}
+"""
+
+
+NEXT_REFUSAL = "app_processes or app_timers names 'web'"
+
+
+@pytest.mark.parametrize(
+    ("media", "line"),
+    [
+        (
+            "local",
+            "app_media is 'local', and the group 'web' has 2 hosts, each of which would lack the files of",
+        ),
+        ("shared", NEXT_REFUSAL),
+        ("none", NEXT_REFUSAL),
+    ],
+)
+def test_files_on_one_of_two_web_hosts_are_refused(playbook, media, line):
+    """What a visitor uploads to one would be missing on the other, every second time."""
+    playbook.hosts(TWO_WEB_HOSTS)
+    timer = {"name": "web", "command": "true", "calendar": "daily"}
+    playbook.settings(GOOD | {"app_media": media, "app_timers": [timer]})
+    assert line in refusal(playbook.run())
+
+
 def test_an_inventory_without_a_host_in_a_needed_group_is_refused(playbook):
     playbook.hosts("servers: {hosts: {one: {ansible_host: 198.18.0.1}}}\nedge: {hosts: {one: }}\n")
     assert "The group 'web' of" in refusal(playbook.run())

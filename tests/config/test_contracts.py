@@ -99,8 +99,8 @@ def test_the_application_is_told_every_variable_that_it_requires(server):
         "GREETING",
         "NUMBER",
     }
-    # the sample's own and its default stand in env.py alone, as infra knows none of an application's
-    assert told == set(VARIABLES) - {"DEBUG", "UPSTREAMS_SOCKET"}
+    # the sample's own and their defaults stand in env.py alone, as infra knows none of an application's
+    assert told == set(VARIABLES) - {"DEBUG", "UPSTREAMS_SOCKET", "LAB_ASGI_SOCKET", "LAB_WSGI_SOCKET"}
 
 
 def test_infra_does_not_know_the_sample():

@@ -13,11 +13,13 @@ INSTANCES = {
     "app-websocket@.service": "app-websocket@blue-1.service",
 }
 SERVICES = [
+    "app-beat.service",
     "app-clear.service",
     "app-live.service",
     "app-sidecar.service",
     "app-web@blue.service",
     "app-websocket@blue-1.service",
+    "app-worker.service",
 ]
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")

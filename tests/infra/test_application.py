@@ -135,7 +135,8 @@ def test_every_unit_of_the_application_is_confined(host, settings, web, websocke
     units = {unit for unit in units if "@." not in unit and not unit.startswith("app-probe-")}
     for idle in settings["app_slots"]:
         units |= {f"app-web@{idle}.service", f"app-websocket@{idle}-1.service"}
-    assert units >= {web, *websockets, "app-live.service"}
+    celery = {f"app-{part}.service" for part in settings["app_celery_parts"]}
+    assert units >= {web, *websockets, *celery, "app-live.service"}
     exposed = {}
     for unit in sorted(units):
         said = host.check_output("systemd-analyze security --no-pager %s", unit)

@@ -2,28 +2,19 @@
 
 import contextlib
 import ssl
-from pathlib import Path
 
 import httpx
 import pytest
 
 
 @pytest.fixture(scope="session")
-def settings(servers):
-    """Those of the first edge host: what clients see is the same on each."""
-    return servers.settings[servers.groups["edge"][0]]
+def settings(edge):
+    return edge
 
 
 @pytest.fixture(scope="session")
 def url(settings):
     return settings["site_url"]
-
-
-@pytest.fixture(scope="session")
-def authority(settings):
-    """The file of the environment's own authority; none where the world's sign its certificate."""
-    path = Path(settings["secrets_authority_certificate"])
-    return path if path.exists() else None
 
 
 @pytest.fixture

@@ -53,7 +53,11 @@ class Migration(migrations.Migration):
                     models.CharField(
                         max_length=160,
                         unique=True,
-                        validators=[django.core.validators.RegexValidator("^[^\\s,\\x00-\\x20\\x7f]+$")],
+                        validators=[
+                            django.core.validators.RegexValidator(
+                                r"^[^\x09-\x0d\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000,\x00-\x1f\x7f]+$"
+                            )
+                        ],
                     ),
                 ),
             ],

@@ -34,12 +34,8 @@ function connect() {
   });
 }
 
-function send() {
+document.getElementById("echo-form").addEventListener("submit", (event) => {
+  event.preventDefault();
   if (text.value) socket.send(text.value);
-}
-
-button.addEventListener("click", send);
-text.addEventListener("keydown", (event) => {
-  if (event.key === "Enter") send();
 });
 connect();

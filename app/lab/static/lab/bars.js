@@ -1,7 +1,7 @@
 "use strict";
 
 // Intervals under each other on one axis of time. Attributes of SVG, because the site allows no inline style.
-// rows: [{label, began, ended, kind}], in seconds; kind is a class of lab.css.
+// rows: [{label, began, ended, kind}], in seconds; kind is a class of site.css.
 function drawBars(box, rows, title) {
   const space = "http://www.w3.org/2000/svg";
   const make = (name, attributes, text) => {

@@ -16,7 +16,7 @@ form.addEventListener("submit", async (event) => {
     const { answer } = await askJson(`data?mode=${encodeURIComponent(form.elements.mode.value)}`);
     const calls = [...(answer.messages || []), answer.report];
     const seconds = (answer.ended - answer.began).toFixed(2);
-    state.textContent = answer.error || `${calls.length} calls in ${answer.threads} threads took ${seconds} s.`;
+    state.textContent = answer.error || `${calls.length} calls in ${answer.threads} ${answer.threads === 1 ? "thread" : "threads"} took ${seconds} s.`;
     const rows = calls.map((call) => ({
       label: `${call.number || "report"}: thread ${call.thread}`,
       began: call.began,

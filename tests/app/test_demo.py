@@ -1,0 +1,39 @@
+import subprocess
+import sys
+
+import demo
+import httpx
+import pytest
+from app.servers import ROOT
+from django.core.wsgi import get_wsgi_application
+
+
+@pytest.fixture
+def site(settings, tmp_path):
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    for name in ("UPSTREAMS_SOCKET", "LAB_ASGI_SOCKET", "LAB_WSGI_SOCKET"):
+        setattr(settings, name, tmp_path / "nobody.sock")
+    with httpx.Client(
+        transport=httpx.WSGITransport(get_wsgi_application()), base_url="https://testserver"
+    ) as client:
+        yield client
+
+
+@pytest.mark.django_db
+def test_beside_a_development_server_it_says_of_each_part_in_one_line_why_it_is_not_shown(site, capsys):
+    demo.show(site)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].strip() for line in said if "not shown" in line] == ["not shown"] * 2
+    assert not [line for line in said if "Traceback" in line]
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1", "https://localhost:1", "localhost", "http://"])
+def test_where_nobody_answers_it_says_in_one_line_what_to_do(url):
+    said = subprocess.run(
+        [sys.executable, ROOT / "app/demo.py", url, "--ca", "/nonexistent"], capture_output=True, text=True
+    )
+    assert said.returncode == 1
+    assert said.stdout == ""
+    (line,) = said.stderr.splitlines()
+    assert line.startswith(url)
+    assert line.endswith("make up")
