@@ -17,7 +17,7 @@ urlpatterns = [
     path("favicon.ico", views.favicon),
     path("account/", views.account, name="account"),
     path("account/name", views.account_name, name="account-name"),
-    re_path(r"^source/(?P<path>[a-z_]+/[a-z_]+\.py)$", views.source, name="source"),
+    re_path(r"^source/(?P<path>([a-z_]+/)+[a-z_]+\.py)$", views.source, name="source"),
     path("logout/", LogoutView.as_view(), name="logout"),
     path("admin/", admin.site.urls),
     path("api/", include("api.urls")),

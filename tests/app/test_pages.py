@@ -2,6 +2,7 @@ import html
 import re
 
 import pytest
+from app.servers import ROOT
 from core import navigation
 from core.models import Visit
 from core.navigation import PAGES
@@ -49,6 +50,18 @@ def test_a_page_below_marks_the_one_that_it_belongs_to():
 def test_a_source_file_is_shown_as_it_stands(client):
     page = client.get("/source/core/views.py").content.decode()
     assert html.escape('render(request, "core/home.html")') in page
+
+
+def test_each_file_that_a_page_names_as_its_source_is_shown(client):
+    pages = (ROOT / "app").glob("*/templates/**/*.html")
+    named = {
+        path
+        for page in pages
+        for source in re.findall(r'% about source="([^"]+)"', page.read_text())
+        for path in source.split()
+    }
+    assert len(named) > 20
+    assert {client.get(f"/source/{path.removeprefix('app/')}").status_code for path in named} == {200}
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def wait_until_heard(page, text):
 @pytest.fixture
 def two(browser, url, login):
     """Two windows, each with a session of its own, served by different processes."""
-    contexts = [browser.new_context(ignore_https_errors=True, base_url=url) for _ in range(2)]
+    contexts = [browser.new_context(base_url=url) for _ in range(2)]
     pages = [context.new_page() for context in contexts]
     for page in pages:
         login(page)
@@ -93,9 +93,7 @@ def test_a_message_is_shown_as_text_and_never_as_markup(two):
 
 
 def test_the_room_fits_a_phone_and_works_by_keyboard(browser, url, login):
-    context = browser.new_context(
-        ignore_https_errors=True, base_url=url, viewport={"width": 360, "height": 740}
-    )
+    context = browser.new_context(base_url=url, viewport={"width": 360, "height": 740})
     page = context.new_page()
     login(page)
     page.goto(ROOM)
