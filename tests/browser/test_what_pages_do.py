@@ -55,6 +55,43 @@ def test_the_lab_measures_each_kind(new_page):
         expect(row.locator("td").last).to_contain_text("ms")
 
 
+@pytest.mark.parametrize("title", ["500 async views that sleep", "One blocking call in an async view"])
+def test_who_is_answered_among_sleepers_is_drawn(new_page, screenshot, title):
+    page = new_page(expected=[429])  # one experiment at a time, and the page waits for its turn
+    page.goto("/lab/neighbours/")
+    experiment = page.locator(".experiment", has=page.get_by_role("heading", name=title))
+    experiment.get_by_role("button").click()
+    expect(experiment.locator("output")).to_contain_text("fast request", timeout=60_000)
+    assert experiment.locator("rect").count() > 2
+    screenshot(page, f"lab-neighbours-asked-{title.split()[0].lower()}")
+
+
+def test_a_job_tells_its_progress_until_it_is_done(page, screenshot):
+    page.goto("/jobs/")
+    page.get_by_label("What to do").select_option(label="ask twelve services")
+    page.get_by_label("Text that goes along").fill("포도 ☂")
+    page.get_by_role("button", name="Start").click()
+    job = page.locator(".jobs li", has_text="포도 ☂")
+    page.wait_for_function("document.querySelector('.jobs progress').value > 0", timeout=60_000)
+    screenshot(page, "jobs-running")
+    expect(job.locator("output")).to_contain_text("Done", timeout=60_000)
+    assert job.locator("progress").evaluate("bar => bar.value") == 100
+
+
+def test_a_job_is_cancelled(page):
+    page.goto("/jobs/")
+    page.get_by_label("What to do").select_option(label="compute")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator(".jobs li output").first).to_contain_text("Cancelled", timeout=60_000)
+
+
+def test_what_async_to_sync_costs_is_measured(page):
+    page.goto("/jobs/bridge/")
+    expect(page.locator("#bridge-state")).to_contain_text("under ASGI", timeout=MEANWHILE)
+    assert page.locator("#bridge-rows tr").count() >= 3
+
+
 def test_the_library_that_blocks_is_drawn_in_each_form(page):
     page.goto("/legacy/")
     for mode in ("sensitive", "free"):
