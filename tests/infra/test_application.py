@@ -3,7 +3,16 @@ import re
 import shlex
 
 import pytest
-from infra.tools import children, journal, live_slot, main_process, run_probe, stopped, wait_until
+from infra.tools import (
+    beside_the_slots,
+    children,
+    journal,
+    live_slot,
+    main_process,
+    run_probe,
+    stopped,
+    wait_until,
+)
 
 pytestmark = pytest.mark.hosts("web")
 EVIDENCE = ["app-web@*", "app-websocket@*"]
@@ -125,6 +134,14 @@ def test_the_link_and_the_record_agree_on_the_live_slot(host, settings, slot):
     assert slot in settings["app_slots"]
     release = json.loads(host.check_output("cat %s/live/release.json", settings["app_home"]))
     assert host.check_output("readlink -f %s/live", settings["app_home"]).endswith(f"/{release['id']}")
+
+
+def test_everything_runs_the_live_release(host, settings, web, websockets):
+    """Also what no slot holds: a process of an old release would work on unseen."""
+    live = host.check_output("readlink -f %s/live", settings["app_home"])
+    units = [web, *websockets, *(f"app-{name}.service" for name in beside_the_slots(settings))]
+    runs = {unit: host.check_output("readlink /proc/%s/cwd", str(main_process(host, unit))) for unit in units}
+    assert {unit: cwd for unit, cwd in runs.items() if not cwd.startswith(f"{live}/")} == {}
 
 
 def test_every_unit_of_the_application_is_confined(host, settings, web, websockets):

@@ -1,5 +1,6 @@
 """What a release that cannot work does to the one that serves: nothing."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 
 import httpx
 import pytest
-from infra.tools import BIN, ROOT, inventory_of, live_slot, play
+from infra.tools import BIN, ROOT, beside_the_slots, inventory_of, live_slot, play, stopped
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.hosts("web")]
 
@@ -73,6 +74,17 @@ def test_a_release_that_never_gets_ready_gets_no_traffic(source, refused):
     said = refused()
     assert "did not answer /readyz with 200" in said
     assert "goes on" in said
+
+
+def test_what_runs_beside_the_slots_follows_after_a_deploy_that_was_cut_off(servers, host, settings):
+    """Behind its switch: the release is live already, and the next deploy of it has this left to do."""
+    units = [f"app-{name}.service" for name in beside_the_slots(settings)]
+    with contextlib.ExitStack() as stack:
+        for unit in units:
+            stack.enter_context(stopped(host, unit))
+        done = play(inventory_of(servers), "deploy")
+        assert done.returncode == 0, done.stdout
+        assert [unit for unit in units if not host.service(unit).is_running] == []
 
 
 def test_a_git_url_is_the_same_release_as_its_checkout(servers, settings, source, tmp_path):

@@ -50,7 +50,7 @@ def test_the_secrets_are_strong(secrets):
 
 def test_one_file_of_the_server_holds_secrets(host, secrets, settings, search):
     found = search(secret_lines(secrets), f"grep -rlsIF --devices=skip -f /dev/stdin {PLACES} || :")
-    assert found == ([settings["app_env_file"]] if "web" in settings["group_names"] else [])
+    assert found == ([settings["app_env_file"]] if {"web", "worker"} & set(settings["group_names"]) else [])
 
 
 def test_the_authoritys_key_never_leaves_the_control_machine(host, secrets, settings, search):
@@ -86,7 +86,7 @@ def readers(settings):
     """{path: the users who can read it}"""
     groups = settings["group_names"]
     paths = {"/etc/nftables.conf": {"root"}, "/etc/sudoers.d/pergola": {"root"}, "/etc/shadow": {"root"}}
-    if "web" in groups:
+    if {"web", "worker"} & set(groups):
         paths[settings["app_env_file"]] = {"root"}
         paths["/etc/pgbouncer/pgbouncer.ini"] = {"root", "pgbouncer"}
         paths[f"{settings['app_home']}/live/source/{settings['app_directory']}/manage.py"] = {

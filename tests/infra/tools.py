@@ -27,6 +27,11 @@ def wait_until(condition, seconds, message):
     return value
 
 
+def beside_the_slots(settings):
+    """Names of the application's units that no slot holds."""
+    return [*settings["app_celery_parts"], *(process["name"] for process in settings["app_processes"])]
+
+
 def run_probe(host, settings, code, before=""):
     """What the code printed as JSON. The unit's name brings the drop-in of every app-* service with it.
 
