@@ -126,8 +126,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
-    # It waits behind the visitors' jobs, and may be late; what must be on time wants a queue of its own, and a
-    # worker that serves it alone. Those that nobody took for minutes are worth nothing.
+    # It waits behind the visitors' jobs, and may be late; what must be on time wants a queue and a worker of
+    # its own. Those that nobody took for minutes are worth nothing.
     "refresh": {"task": "jobs.refresh", "schedule": 15, "options": {"expires": 300}},
 }
 CELERY_TIMEZONE = "UTC"
