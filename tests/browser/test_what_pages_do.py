@@ -78,7 +78,9 @@ def test_a_job_tells_its_progress_until_it_is_done(page, screenshot):
     assert job.locator("progress").evaluate("bar => bar.value") == 100
 
 
-def test_a_job_is_cancelled(page):
+def test_a_job_is_cancelled(page, replica):
+    if replica is None:
+        pytest.skip("make dev has no worker: a job has ended when its order is answered")
     page.goto("/jobs/")
     page.get_by_label("What to do").select_option(label="compute")
     page.get_by_role("button", name="Start").click()
