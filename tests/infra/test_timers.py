@@ -6,7 +6,7 @@ import os
 import shlex
 
 import pytest
-from infra.tools import journal, stopped, wait_until
+from infra.tools import journal, shell, stopped, wait_until
 
 pytestmark = pytest.mark.hosts("web")
 EVIDENCE = ["app-clear-expired", "app-count-days", "app-backfill-words"]
@@ -47,11 +47,6 @@ HOLD = (
 @pytest.fixture
 def timers(settings):
     return [timer["name"] for timer in settings["app_timers"]]
-
-
-def shell(host, code):
-    """What the code prints, in the application's own environment."""
-    return host.check_output(f"app-manage shell --no-imports -v 0 -c {shlex.quote(code)}")
 
 
 def is_done(host, name):

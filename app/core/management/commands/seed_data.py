@@ -69,7 +69,7 @@ def password_of(username):
 
 
 def account(username):
-    """(name, password, what it may do). A password that somebody set stays; so does one that is right, as a new
+    """(name, password, what it may do). A password that somebody set stays; so does one that is right: a new
     hash would end its sessions."""
     password = password_of(username)
     user, made = User.objects.get_or_create(
