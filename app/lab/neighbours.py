@@ -7,7 +7,6 @@ took, as in turns.py: who asks again and again keeps the threads busy for half o
 
 import asyncio
 import contextlib
-import math
 import os
 import secrets
 import time
@@ -153,8 +152,8 @@ async def one_at_a_time():
     finally:
         with contextlib.suppress(RedisError):
             if await cache.aget(LOCK) == token:
-                # whole seconds: Redis' cache cuts the rest off, and takes nothing for "at once"
-                await cache.aset(LOCK, "rest", math.ceil(time.monotonic() - began))
+                # whole seconds: Redis' cache cuts off what is behind them, and takes 0 for "over already"
+                await cache.aset(LOCK, "rest", max(1, round(time.monotonic() - began)))
 
 
 async def run(experiment, sleepers):
