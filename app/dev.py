@@ -47,6 +47,7 @@ def processes(port, run):
 def environment(state, run):
     database = f"sqlite:///{state}/db.sqlite3"
     return os.environ | {
+        "DJANGO_SETTINGS_MODULE": "config.settings",  # a shell may have another project's
         "DEBUG": "true",
         "DATABASE_URL": database,
         "DATABASE_DIRECT_URL": database,

@@ -97,10 +97,12 @@ class ChatConsumer(AsyncWebsocketConsumer):
         self.tokens, self.filled, self.refused = BURST, time.monotonic(), 0
         self.sending = asyncio.Lock()
         self.news = asyncio.Event()
-        room = await services.get(self.scope["url_route"]["kwargs"]["slug"])
-        # First the group, then the look at what there is: what is stored in between comes over both ways.
-        self.group = f"chat.{room.pk}"
+        slug = self.scope["url_route"]["kwargs"]["slug"]
+        self.group = f"chat.{(await services.get(slug)).pk}"
         await self.channel_layer.group_add(self.group, self.channel_name)
+        # Only now the look at what there is: what is stored before it is in it, what is stored after it is
+        # hinted at, in between both.
+        room = await services.get(slug)
         entry = presence.entry(uuid.uuid4().hex, self.user.get_username(), services.name_of(self.user))
         entries = await presence.store().renew(room.pk, entry)
         self.room, self.entry = room, entry

@@ -6,13 +6,13 @@ from django.urls import reverse
 from django.utils import timezone
 
 MAX_NAME = 60
+MAX_SLUG = 4 * MAX_NAME  # normalising may lengthen what a visitor typed
 MAX_TEXT = 2_000
 
 
 class Room(models.Model):
     name = models.CharField(max_length=MAX_NAME)
-    # normalising may lengthen what a visitor typed
-    slug = models.SlugField(max_length=4 * MAX_NAME, unique=True, allow_unicode=True)
+    slug = models.SlugField(max_length=MAX_SLUG, unique=True, allow_unicode=True)
     made_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="rooms")
     made_at = models.DateTimeField(default=timezone.now, editable=False)
     last = models.PositiveBigIntegerField(default=0, editable=False)  # the last message's number

@@ -17,7 +17,7 @@ from django.db.models import F
 from django.http import HttpRequest
 from django.utils.text import slugify
 
-from chat.models import MAX_NAME, Message, Room
+from chat.models import MAX_NAME, MAX_SLUG, Message, Room
 
 BATCH = 100
 MAX_REPLAY = 1_000  # what a client that was away gets of what it missed
@@ -53,6 +53,8 @@ async def make_room(user, name):
     slug = slug_of(name)
     if not slug or len(name) > MAX_NAME:
         raise RefusedError(f"A name has a letter or a digit, and {MAX_NAME} characters at most.")
+    if len(slug) > MAX_SLUG:  # of one ligature Unicode makes up to 18 characters
+        raise RefusedError("This name is too long when its ligatures are written out.")
     room = await Room.objects.filter(slug=slug).afirst()
     if room is None:
         if await Room.objects.filter(made_by=user).acount() >= MAX_ROOMS_OF_ONE:

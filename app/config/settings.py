@@ -107,15 +107,17 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_REJECT_ON_WORKER_LOST = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1  # nobody holds what somebody else could begin
 CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT = 50, 55
-# (!) The timeout is longer than the longest task and the longest wait for a retry, or what still runs is run
-# a second time. What a killed worker held comes back after at most the timeout and one look (the interval),
+# (!) The timeout is longer than the longest task (55 s) and than a retry's wait (4 s) together with the wait
+# for a process, which jobs hold for ten seconds each; else the message is given out a second time. That can
+# happen where many retries wait for one process, and costs a second run, which the job's row makes harmless.
+# What a killed worker held comes back after at most the timeout and one look (the interval),
 # or the lock of a worker that was killed while it looked.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
     "visibility_timeout": 60,
     "unacked_restore_interval": 5,
     "unacked_restore_throttle": 1,
     "unacked_mutex_expire": 20,
-    # without these, whoever sends to a Redis that is away waits for seconds (a revoke 6 s)
+    # without these, whoever sends to a Redis that is away waits for seconds
     "max_retries": 1,
     "interval_start": 0,
     "interval_step": 0.1,
@@ -124,8 +126,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
-    # those that nobody took before the next is due are worth nothing
-    "refresh": {"task": "jobs.refresh", "schedule": 15, "options": {"expires": 15}},
+    # It waits behind the visitors' jobs, and may be late; what must be on time wants a queue and a worker of
+    # its own. Those that nobody took for minutes are worth nothing.
+    "refresh": {"task": "jobs.refresh", "schedule": 15, "options": {"expires": 300}},
 }
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False  # the format below

@@ -5,7 +5,6 @@ effect is written in the transaction that marks the job as done, and the clock s
 """
 
 import logging
-from contextlib import suppress
 from datetime import timedelta
 
 from django.db import transaction
@@ -21,6 +20,10 @@ logger = logging.getLogger(__name__)
 
 MOST_UNFINISHED = 3  # of one visitor
 MOST_UNFINISHED_IN_ALL = 200
+# (!) Finished ones count here: a job that is cancelled gives its place back, but its message stays in Redis,
+# and a visitor without a cookie is somebody else each time.
+MOST_A_MINUTE = 10
+MOST_A_MINUTE_IN_ALL = 120
 MOST_ATTEMPTS = 6  # also those that a killed worker began: work that kills its worker is not tried for ever
 UNSENT = timedelta(seconds=5)  # a row without a message: Redis was away, or its process was killed in between
 LOST = timedelta(minutes=5)  # more than the broker takes to deliver again (CELERY_BROKER_TRANSPORT_OPTIONS)
@@ -48,6 +51,11 @@ def create(owner, kind, text, key):
             raise TooManyError(f"You have {MOST_UNFINISHED} unfinished jobs; wait for one or cancel it.")
         if unfinished.count() >= MOST_UNFINISHED_IN_ALL:
             raise TooManyError("There are too many unfinished jobs; try again in a minute.")
+        recent = Job.objects.filter(created_at__gt=timezone.now() - timedelta(minutes=1))
+        if recent.filter(owner=owner).count() >= MOST_A_MINUTE:
+            raise TooManyError(f"You ordered {MOST_A_MINUTE} jobs within a minute; try again in a minute.")
+        if recent.count() >= MOST_A_MINUTE_IN_ALL:
+            raise TooManyError("Too many jobs were ordered within a minute; try again in a minute.")
         job = Job.objects.create(owner=owner, key=key, kind=kind, text=text, updated_at=timezone.now())
         # (!) not before the commit: a worker may be quicker, and would find no row
         transaction.on_commit(lambda: send(job))
@@ -100,19 +108,19 @@ def finish(number, status, message=""):
 
 
 def cancel(job):
-    """At once where nothing runs; else the task sees the wish at its next step."""
-    if change(job.pk, [Job.Status.WAITING, Job.Status.RETRYING], status=Job.Status.CANCELLED):
-        # Saves a worker the look at the row, no more: the workers forget it when they restart.
-        with suppress(OperationalError):
-            app.control.revoke(str(job.pk))
-    else:
+    """At once where nothing runs; else the task sees the wish at its next step.
+
+    Nothing is said to the queue: whoever takes the message finds the row cancelled, and Celery's revoke()
+    may hang for as long as Redis is away.
+    """
+    if not change(job.pk, [Job.Status.WAITING, Job.Status.RETRYING], status=Job.Status.CANCELLED):
         change(job.pk, cancel_requested=True)
 
 
 def send_lost():
     """Jobs that the queue never got, or lost."""
     now = timezone.now()
-    unsent = Q(sent_at=None, created_at__lt=now - UNSENT)
+    unsent = Q(status=Job.Status.WAITING, sent_at=None, created_at__lt=now - UNSENT)
     lost = Job.objects.filter(unsent | Q(updated_at__lt=now - LOST), status__in=Job.UNFINISHED)
     for job in lost[:MOST_UNFINISHED_IN_ALL]:
         Job.objects.filter(pk=job.pk).update(updated_at=now)

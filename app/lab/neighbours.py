@@ -1,7 +1,8 @@
 """Sleepers of one kind, and fast requests among them, live, on the lab's own services.
 
 This worker only asks: the sleepers sleep in other processes, so that whoever looks harms nobody but the one
-who looks next. One at a time, whatever the number of workers and hosts.
+who looks next. One at a time, whatever the number of workers and hosts, and after each a rest as long as it
+took, as in turns.py: who asks again and again keeps the threads busy for half of the time at most.
 """
 
 import asyncio
@@ -137,25 +138,27 @@ class Run:
 
 @contextlib.asynccontextmanager
 async def one_at_a_time():
-    """Of all workers of all hosts. The lock goes by itself if its holder dies."""
+    """Of all workers of all hosts. The lock goes by itself, if its holder dies and after the rest."""
     token = secrets.token_hex(8)
+    began = time.monotonic()
     try:
         mine = await cache.aadd(LOCK, token, LIMIT + 5)
     except RedisError:
         raise UnavailableError("Redis does not answer, and it alone knows whose turn it is") from None
     if not mine:
-        raise BusyError("somebody else has this shown just now")
+        raise BusyError("this is shown to somebody else just now, or was only just")
     try:
         yield
     finally:
         with contextlib.suppress(RedisError):
             if await cache.aget(LOCK) == token:
-                await cache.adelete(LOCK)
+                # whole seconds: Redis' cache cuts off what is behind them, and takes 0 for "over already"
+                await cache.aset(LOCK, "rest", max(1, round(time.monotonic() - began)))
 
 
 async def run(experiment, sleepers):
-    connector = aiohttp.UnixConnector(socket(experiment.service), limit=0, force_close=True)
     async with one_at_a_time():
+        connector = aiohttp.UnixConnector(socket(experiment.service), limit=0, force_close=True)
         try:
             async with (
                 asyncio.timeout(LIMIT),

@@ -35,7 +35,7 @@ def choice(request, name, default, choices):
 
 def refusal(error):
     if isinstance(error, BusyError):
-        return JsonResponse({"error": str(error)}, status=429, headers={"Retry-After": "3"})
+        return JsonResponse({"error": str(error)}, status=429, headers={"Retry-After": "1"})
     if isinstance(error, ParameterError):
         return JsonResponse({"error": str(error)}, status=400)
     return JsonResponse({"error": str(error)}, status=503)

@@ -24,11 +24,12 @@ def wait(seconds):
     return place() | interval(began)
 
 
-def crunch(seconds):
-    """Keep a core busy for so many seconds of its time, and four times as long by the clock at most."""
+def crunch(seconds, at_most=None):
+    """Keep a core busy for so many seconds of its time, and `at_most` so many by the clock (four times)."""
+    at_most = at_most or 4 * seconds
     began, used = time.monotonic(), time.thread_time()
     rounds = 0
-    while time.thread_time() - used < seconds and time.monotonic() - began < 4 * seconds:
+    while time.thread_time() - used < seconds and time.monotonic() - began < at_most:
         sum(number * number for number in range(2000))
         rounds += 1
     return place() | interval(began) | {"rounds": rounds}

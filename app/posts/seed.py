@@ -102,4 +102,4 @@ def add(chance, usernames):
 
 
 def korean(author):
-    return "가" <= author.name[0] <= "힣"
+    return "가" <= author.name[:1] <= "힣"

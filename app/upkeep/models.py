@@ -17,6 +17,16 @@ class DailyStatistic(models.Model):
         return f"{self.day}"
 
 
+class Run(models.Model):
+    """When a command was last done, by whichever host."""
+
+    name = models.CharField(max_length=100, primary_key=True)
+    at = models.DateTimeField()
+
+    def __str__(self):
+        return f"{self.name}: {self.at}"
+
+
 class Backfill(models.Model):
     """How far a backfill has come, written in the same transaction as its rows."""
 

@@ -220,6 +220,21 @@ async def test_without_a_hint_it_comes_at_the_next_heartbeat(room, mina, monkeyp
 
 
 @in_one_thread
+async def test_what_is_stored_while_one_enters_is_heard_at_once(room, mina, monkeypatch):
+    layer = get_channel_layer()
+    join = layer.group_add
+
+    async def slowly(*args):
+        await fill(room, mina, 1)
+        await join(*args)
+
+    monkeypatch.setattr(layer, "group_add", slowly)
+    async with Browser(room, await session_of(mina)) as hers:
+        assert (await hers.hear("welcome"))["last"] == 1
+        assert await hers.texts() == ["message 1"]
+
+
+@in_one_thread
 async def test_a_deleted_message_leaves_a_gap_and_nothing_else(room, mina):
     await fill(room, mina, 3)
     await Message.objects.filter(number=2).adelete()

@@ -47,7 +47,7 @@ def test_a_name_that_is_there_leads_to_its_room(logged_in):
     assert Room.objects.count() == 1
 
 
-@pytest.mark.parametrize("name", ["", "   ", "!?", "☂", "x" * (MAX_NAME + 1), "a\0b"])
+@pytest.mark.parametrize("name", ["", "   ", "!?", "☂", "x" * (MAX_NAME + 1), "a\0b", "\ufdfa" * MAX_NAME])
 def test_a_name_that_is_none_is_refused_with_a_sentence(logged_in, name):
     answer = logged_in.post("/chat/", {"name": name})
     assert answer.status_code == 400

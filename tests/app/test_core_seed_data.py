@@ -5,7 +5,7 @@ from chat.models import Message, Room
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import models
-from posts.models import Post
+from posts.models import Author, Post
 
 pytestmark = pytest.mark.django_db
 
@@ -70,6 +70,23 @@ def test_run_again_the_accounts_stay_as_they_are(capsys):
 def test_another_site_has_other_passwords(capsys, settings):
     call_command("seed_data", accounts=True)
     first = passwords(capsys)
+    User.objects.filter(username__in=first).delete()
     settings.SECRET_KEY = "another site's, and long enough to be one at that"
     call_command("seed_data", accounts=True)
     assert not set(passwords(capsys).values()) & set(first.values())
+
+
+def test_an_account_with_a_password_of_its_own_keeps_it(client, capsys):
+    """On a site that people use, `mina` may be one of them."""
+    User.objects.create_user("mina", password="her own")
+    call_command("seed_data", accounts=True)
+    out = capsys.readouterr().out
+    assert re.search(r"^mina +\(another: kept\) +writes and chats$", out, re.M)
+    assert client.login(username="mina", password="her own")
+
+
+def test_a_writer_without_a_name_is_no_trouble():
+    user = User.objects.create_user("mina")
+    Author.objects.create(user=user, name="")
+    call_command("seed_data", verbosity=0)
+    assert Post.objects.count() == 400

@@ -37,7 +37,12 @@ def dev(tmp_path):
     with log.open("w") as output:
         process = subprocess.Popen(
             DEV,
-            env=os.environ | {"PORT": str(port), "DEV_STATE": str(tmp_path / "state")},
+            env=os.environ
+            | {
+                "PORT": str(port),
+                "DEV_STATE": str(tmp_path / "state"),
+                "DJANGO_SETTINGS_MODULE": "another.project",
+            },
             stdout=output,
             stderr=output,
             start_new_session=True,

@@ -121,6 +121,22 @@ def test_unfinished_jobs_are_bounded_for_a_visitor_and_for_all(unsent, monkeypat
         order(owner="visitor:b")
 
 
+@pytest.mark.parametrize(
+    ("bound", "owner"), [("MOST_A_MINUTE", "visitor:a"), ("MOST_A_MINUTE_IN_ALL", "visitor:b")]
+)
+def test_orders_are_bounded_in_a_minute_also_where_each_is_cancelled(unsent, monkeypatch, bound, owner):
+    monkeypatch.setattr(services, bound, 4)
+    jobs = [order() for _ in range(3)]
+    for job in jobs:
+        services.cancel(job)
+    last = order()
+    services.cancel(last)
+    with pytest.raises(services.TooManyError, match="within a minute"):
+        order(owner=owner)
+    Job.objects.filter(pk=last.pk).update(created_at=timezone.now() - timedelta(seconds=61))
+    order(owner=owner)
+
+
 def test_a_waiting_job_is_cancelled_at_once_and_its_message_does_nothing(unsent):
     job = order("crunch")
     services.cancel(job)
@@ -133,7 +149,7 @@ def test_a_running_job_is_cancelled_at_its_next_step(unsent, monkeypatch):
     job = order("crunch")
     rounds = []
 
-    def keep_busy(_):
+    def keep_busy(*_, **__):
         rounds.append(1)
         services.cancel(job)
         return {"rounds": 1}
@@ -143,6 +159,36 @@ def test_a_running_job_is_cancelled_at_its_next_step(unsent, monkeypatch):
     job.refresh_from_db()
     assert (job.status, len(rounds)) == ("cancelled", 1)
     assert not job.effects.exists()
+
+
+def test_a_run_that_was_superseded_ends_and_cancels_nothing(unsent, monkeypatch):
+    job = order("crunch")
+    rounds = []
+
+    def keep_busy(*_, **__):
+        rounds.append(1)
+        services.change(job.pk, status=Job.Status.RETRYING)  # by another run of the same job
+        return {"rounds": 1}
+
+    monkeypatch.setattr(tasks, "keep_busy", keep_busy)
+    app.tasks["jobs.crunch"].apply([str(job.pk), job.text])
+    job.refresh_from_db()
+    assert (job.status, job.cancel_requested, len(rounds)) == ("retrying", False, 1)
+
+
+def test_a_job_that_computes_is_bounded_by_the_clock(unsent, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tasks, "keep_busy", lambda _, at_most: asked.append(at_most) or {"rounds": 1})
+    app.tasks["jobs.crunch"].apply([str(order("crunch").pk), TEXT])
+    assert sum(asked) == pytest.approx(10)
+
+
+def test_cancelling_asks_nothing_of_the_queue(unsent, monkeypatch):
+    """Which may be away, and the answer with it."""
+    monkeypatch.setattr(type(app), "control", None)
+    job = order()
+    services.cancel(job)
+    assert Job.objects.get().status == "cancelled"
 
 
 def test_work_that_kills_its_workers_is_not_begun_for_ever(unsent):
@@ -156,11 +202,13 @@ def test_work_that_kills_its_workers_is_not_begun_for_ever(unsent):
 
 def test_the_clock_sends_what_the_queue_never_got_or_lost(unsent):
     now = timezone.now()
-    kept = order(), order(), order()
+    kept = order(), order(), order(), order(owner="visitor:b")
     del unsent[:]
     Job.objects.filter(pk=kept[0].pk).update(created_at=now - 2 * services.UNSENT)
     Job.objects.filter(pk=kept[1].pk).update(sent_at=now, updated_at=now - 2 * services.LOST)
     Job.objects.filter(pk=kept[2].pk).update(sent_at=now)
+    # a worker was quicker than the note that it was sent
+    Job.objects.filter(pk=kept[3].pk).update(status="running", created_at=now - 2 * services.UNSENT)
     services.send_lost()
     assert set(unsent) == set(kept[:2])
 

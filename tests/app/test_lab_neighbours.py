@@ -10,7 +10,7 @@ from app.servers import ROOT, gunicorn, serving, wait_for
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
 from django.core.wsgi import get_wsgi_application
-from lab import neighbours
+from lab import neighbours, turns
 
 APP = ROOT / "app"
 
@@ -109,7 +109,8 @@ async def test_behind_one_blocking_call_in_an_async_view_everybody_waits_and_oth
     for fast in sent:
         assert (fast["server"], fast["asleep"], fast["waited_for"]) == ("asgi", 0, 1)
         assert (fast["process"], fast["thread"]) == (sleeper["process"], sleeper["thread"])
-    assert await cache.aget(neighbours.LOCK) is None
+    assert await cache.aget(neighbours.LOCK) == "rest"
+    assert (await asgi.get("/lab/neighbours/data?kind=wsgi")).status_code == 429
 
 
 async def test_when_the_visitor_goes_the_sleepers_are_sent_home_and_the_turn_is_given_back(asgi_service):
@@ -141,7 +142,18 @@ async def test_when_the_visitor_goes_the_sleepers_are_sent_home_and_the_turn_is_
     gone.set()
     await request
     await asyncio.to_thread(wait_for, lambda: asleep() == 0, "all to be sent home")
-    assert await cache.aget(neighbours.LOCK) is None
+    assert await cache.aget(neighbours.LOCK) == "rest"
+
+
+async def test_after_a_turn_comes_a_rest_that_ends_by_itself():
+    async with neighbours.one_at_a_time():
+        pass
+    with pytest.raises(turns.BusyError):
+        async with neighbours.one_at_a_time():
+            pytest.fail("no rest")
+    async with asyncio.timeout(20):
+        while await cache.aget(neighbours.LOCK):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
 
 @pytest.mark.django_db

@@ -1,9 +1,11 @@
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 from api.models import Token
 from app.servers import ROOT, parts
 from chat.models import Message, Room
@@ -15,8 +17,9 @@ from django.db.backends.sqlite3.base import DatabaseWrapper
 from django.utils import timezone
 from posts.models import Author, Post
 from upkeep import lock
+from upkeep.command import FRESH
 from upkeep.management.commands import backfill_words
-from upkeep.models import Backfill, DailyStatistic
+from upkeep.models import Backfill, DailyStatistic, Run
 
 COMMANDS = ["clear_expired", "count_days", "backfill_words"]
 
@@ -53,14 +56,14 @@ def test_days_are_counted_by_utc_and_counted_again_give_the_same(author):
         visit = Visit.objects.create()
         Visit.objects.filter(pk=visit.pk).update(at=at)
     for _ in range(2):
-        call_command("count_days", days=3, verbosity=0)
+        call_command("count_days", days=3, force=True)
         days = DailyStatistic.objects.values_list("day", "visits", "posts", "messages")
         assert list(days) == [
             ((midnight - timedelta(days=back)).date(), count, count, count)
             for back, count in enumerate([1, 1, 0])
         ]
     Visit.objects.create()
-    call_command("count_days", days=1, verbosity=0)
+    call_command("count_days", days=1, force=True)
     assert DailyStatistic.objects.first().visits == 2
     assert DailyStatistic.objects.count() == 3
 
@@ -86,7 +89,7 @@ def test_a_backfill_goes_on_where_the_last_run_stopped(author, capsys):
     without_words(author, 5)
     call_command("backfill_words", batch=2, batches=1)
     assert words() == [2, 4, None, None, None]
-    call_command("backfill_words", batch=2)
+    call_command("backfill_words", batch=2, force=True)
     assert words() == [2, 4, 6, 8, 10]
     assert capsys.readouterr().out == "2 posts counted, more to come\n3 posts counted, none left\n"
     assert Backfill.objects.get().rows == 5
@@ -133,6 +136,49 @@ def test_while_another_holds_the_lock_a_command_says_so_and_does_nothing(command
     assert not DailyStatistic.objects.exists()
     call_command(command)
     assert "elsewhere" not in capsys.readouterr().out
+
+
+@pytest.mark.django_db
+def test_what_another_host_did_just_now_is_not_done_again(author, capsys):
+    """Its clock struck some seconds later, when the first had given the lock back."""
+    call_command("backfill_words")
+    without_words(author, 1)
+    call_command("backfill_words")
+    assert "nothing done" not in capsys.readouterr().out.splitlines()[0]
+    assert words() == [None]
+    call_command("backfill_words")
+    assert re.fullmatch(r"backfill_words was done \d+ s ago: nothing done\n", capsys.readouterr().out)
+    Run.objects.update(at=timezone.now() - FRESH)
+    call_command("backfill_words")
+    assert words() == [2]
+    without_words(author, 1)
+    call_command("backfill_words", "--force")
+    assert words() == [2, 2]
+
+
+def test_what_failed_was_not_done(author, monkeypatch):
+    monkeypatch.setattr(backfill_words, "count_words", None)
+    without_words(author, 1)
+    with pytest.raises(TypeError):
+        call_command("backfill_words")
+    assert not Run.objects.exists()
+
+
+def test_the_clock_and_the_command_agree_on_the_time_between_two_runs():
+    timers = yaml.safe_load((ROOT / "app/pergola.yml").read_text())["app_timers"]
+    assert {timer["name"].replace("-", "_") for timer in timers} == set(COMMANDS)
+    for timer in timers:
+        assert re.fullmatch(r"hourly|\*-\*-\* \*:\d\d:00", timer["calendar"])
+    assert timedelta(hours=1) == 2 * FRESH
+
+
+def test_a_backfill_finds_what_was_committed_late_with_a_lower_key(author):
+    without_words(author, 3)
+    late = Post.objects.order_by("pk").first()
+    Backfill.objects.create(name=backfill_words.NAME, done_to=late.pk)
+    call_command("backfill_words", batch=2)
+    assert words() == [2, 4, 6]
+    assert Backfill.objects.get().rows == 3
 
 
 @pytest.mark.django_db

@@ -72,13 +72,16 @@ def test_a_job_tells_its_progress_until_it_is_done(page, screenshot):
     page.get_by_label("Text that goes along").fill("포도 ☂")
     page.get_by_role("button", name="Start").click()
     job = page.locator(".jobs li", has_text="포도 ☂")
+    # a function, which is made once: the site's policy lets no text be evaluated later
     page.wait_for_function("() => document.querySelector('.jobs progress').value > 0", timeout=60_000)
     screenshot(page, "jobs-running")
     expect(job.locator("output")).to_contain_text("Done", timeout=60_000)
     assert job.locator("progress").evaluate("bar => bar.value") == 100
 
 
-def test_a_job_is_cancelled(page):
+def test_a_job_is_cancelled(page, replica):
+    if replica is None:
+        pytest.skip("make dev has no worker: a job has ended when its order is answered")
     page.goto("/jobs/")
     page.get_by_label("What to do").select_option(label="compute")
     page.get_by_role("button", name="Start").click()

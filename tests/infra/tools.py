@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -47,6 +48,11 @@ def run_probe(host, settings, code, before=""):
     done = host.run(f"{{ {before}; }} | {command}" if before else command)
     assert done.rc == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def shell(host, code):
+    """What the code prints, in the application's own environment."""
+    return host.check_output(f"app-manage shell --no-imports -v 0 -c {shlex.quote(code)}")
 
 
 @contextlib.contextmanager

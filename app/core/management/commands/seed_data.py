@@ -69,16 +69,23 @@ def password_of(username):
 
 
 def account(username):
-    """(name, password, what it may do). A password that is right stays: a new hash would end its sessions."""
+    """(name, password, what it may do). A password that somebody set stays; so does one that is right: a new
+    hash would end its sessions."""
     password = password_of(username)
-    user, _ = User.objects.get_or_create(
+    user, made = User.objects.get_or_create(
         username=username,
         defaults={"first_name": "소라", "last_name": "한", "is_staff": True, "is_superuser": True},
     )
-    if not user.check_password(password):
+    if made or not user.has_usable_password():
         user.set_password(password)
         user.save(update_fields=["password"])
-    return username, password, "the admin too" if user.is_staff else "writes and chats"
+    elif not user.check_password(password):
+        return username, "(another: kept)", may(user)
+    return username, password, may(user)
+
+
+def may(user):
+    return "the admin too" if user.is_staff else "writes and chats"
 
 
 def table(rows):

@@ -10,8 +10,17 @@ function watch(item) {
     if (job.finished) source.close();
   });
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => watch(item), 5000);
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => again(item), 5000);
   });
+}
+
+// Too many streams just now, or a deploy, are worth another try; a job that is no longer there, or no longer
+// ours, is not.
+async function again(item) {
+  const answer = await fetch(item.querySelector(".result").href, { cache: "no-store" }).catch(() => null);
+  if (answer?.status !== 404) return watch(item);
+  item.querySelector(".says").textContent = "no longer there";
+  item.querySelector("form")?.remove();
 }
 
 function show(item, job) {

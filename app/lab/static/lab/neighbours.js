@@ -5,6 +5,7 @@ const allState = document.getElementById("all-state");
 const sections = [...document.querySelectorAll(".experiment")];
 const buttons = [all, ...sections.map((section) => section.querySelector("button"))];
 const LONG = 0.1;
+const PATIENCE = 45; // tries, one a second: another turn lasts 20 s at most, and its rest as long
 
 const milliseconds = (seconds) => `${Math.round(seconds * 1000)} ms`;
 const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
@@ -40,7 +41,7 @@ async function run(section) {
   const state = section.querySelector("output");
   state.textContent = "running";
   try {
-    const { answer } = await askJson(section.dataset.url, 10); // another visitor's turn ends
+    const { answer } = await askJson(section.dataset.url, PATIENCE);
     state.textContent = summary(answer);
     drawBars(section.querySelector("div"), rows(answer), state.textContent);
   } catch (error) {

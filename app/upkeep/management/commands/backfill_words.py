@@ -37,14 +37,18 @@ class Command(LockedCommand):
     def step(self, batch):
         state, _ = Backfill.objects.get_or_create(name=NAME)
         # locked, so that nobody edits a post between our count and our write
-        rest = Post.objects.select_for_update().filter(words=None, pk__gt=state.done_to)
-        posts = list(rest.order_by("pk").only("body")[:batch])
+        rest = Post.objects.select_for_update().filter(words=None).order_by("pk").only("body")
+        posts = list(rest.filter(pk__gt=state.done_to)[:batch])
+        if len(posts) < batch:
+            # At the end, from the beginning once more: keys are given out before they are committed, so that
+            # lower ones may have come meanwhile.
+            posts = list(rest[:batch])
         for post in posts:
             post.words = count_words(post.body)
         if posts:
             Post.objects.bulk_update(posts, ["words"])
             # update() leaves auto_now alone
             Backfill.objects.filter(name=NAME).update(
-                done_to=posts[-1].pk, rows=F("rows") + len(posts), moved_at=timezone.now()
+                done_to=max(state.done_to, posts[-1].pk), rows=F("rows") + len(posts), moved_at=timezone.now()
             )
         return len(posts)
