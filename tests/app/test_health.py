@@ -22,7 +22,12 @@ def ask(server, path="/readyz"):
     return int(head.split()[1]), json.loads(body)
 
 
-READY = (200, {"ready": True, "checks": {"database": "ok", "migrations": "ok", "redis": "ok"}})
+WELL = {"database": "ok", "migrations": "ok", "redis": "ok"}
+READY = (200, {"ready": True, "checks": WELL})
+
+
+def unready(**checks):
+    return 503, {"ready": False, "checks": WELL | checks}
 
 
 def test_it_is_ready_with_every_part_there_and_says_which_one_is_not(tmp_path, migrated):
@@ -31,22 +36,15 @@ def test_it_is_ready_with_every_part_there_and_says_which_one_is_not(tmp_path, m
     (tmp_path / "redis").mkdir()
     env = parts(database, f"unix://:hush@{tmp_path}/redis/redis.sock")
     with gunicorn(tmp_path / "web.sock", "config.asgi:application", cwd=APP, env=env) as server:
-        without_redis = (
-            503,
-            {"ready": False, "checks": {"database": "ok", "migrations": "ok", "redis": "ConnectionError"}},
-        )
-        assert ask(server) == without_redis
+        assert ask(server) == unready(redis="ConnectionError")
         with redis_server(tmp_path / "redis", password="hush"):
             assert ask(server) == READY
             with contextlib.closing(sqlite3.connect(database)) as connection, connection:
                 assert connection.execute("DELETE FROM django_migrations WHERE app = 'core'").rowcount
-            assert ask(server) == (
-                503,
-                {"ready": False, "checks": {"database": "ok", "migrations": "NotMigratedError", "redis": "ok"}},
-            )
+            assert ask(server) == unready(migrations="NotMigratedError")
             shutil.copy(migrated, database)
             assert ask(server) == READY
-        assert ask(server) == without_redis
+        assert ask(server) == unready(redis="ConnectionError")
 
 
 def test_a_database_that_refuses_or_hangs_holds_neither_the_answer_nor_the_process(tmp_path):
@@ -55,18 +53,12 @@ def test_a_database_that_refuses_or_hangs_holds_neither_the_answer_nor_the_proce
         url = f"postgresql://app:hush@127.0.0.1:{silent.getsockname()[1]}/app"
         env = {"DATABASE_URL": url, "DATABASE_DIRECT_URL": url}
         with gunicorn(tmp_path / "web.sock", "config.asgi:application", cwd=APP, env=env) as server:
-            status, answer = ask(server)
-            assert status == 503
-            assert answer["checks"]["database"] == "OperationalError"
+            refused = dict.fromkeys(("database", "migrations"), "OperationalError")
+            assert ask(server) == unready(**refused, redis="ConnectionError")
             assert ask(server, "/livez") == (200, {"live": True})
             silent.listen()
-            status, answer = ask(server)
-            assert status == 503
-            assert answer["checks"] == {
-                "database": "timeout",
-                "migrations": "timeout",
-                "redis": "ConnectionError",
-            }
+            hangs = dict.fromkeys(("database", "migrations"), "timeout")
+            assert ask(server) == unready(**hangs, redis="ConnectionError")
             assert ask(server, "/livez") == (200, {"live": True})
 
 
@@ -79,7 +71,8 @@ def test_releases_share_the_static_files_but_not_the_list_of_their_names(tmp_pat
         with (source / "core/static/core/site.css").open("a") as file:
             file.write(f"/* {release} */")
         # what others bring is many times as much, and no different
-        manage(env, "collectstatic", "--no-input", "-i", "admin", "-i", "ninja", "-i", "rest_framework", cwd=source)
+        others = ("--ignore=admin", "--ignore=ninja", "--ignore=rest_framework")
+        manage(env, "collectstatic", "--no-input", *others, cwd=source)
         manifests.append(json.loads((source / "staticfiles.json").read_text())["paths"])
     one, two = (manifest["core/site.css"] for manifest in manifests)
     assert one != two
