@@ -30,9 +30,11 @@ def unready(**checks):
     return 503, {"ready": False, "checks": WELL | checks}
 
 
-def test_it_is_ready_with_every_part_there_and_says_which_one_is_not(tmp_path, migrated):
+def test_it_is_ready_with_every_part_there_and_says_which_one_is_not(tmp_path):
     """One server throughout: a part that comes back is seen without a restart."""
-    database = shutil.copy(migrated, tmp_path)
+    database, migrated = tmp_path / "db.sqlite3", tmp_path / "migrated.sqlite3"
+    manage(parts(migrated), "migrate", "--database", "direct", "--verbosity", "0")
+    shutil.copy(migrated, database)
     (tmp_path / "redis").mkdir()
     env = parts(database, f"unix://:hush@{tmp_path}/redis/redis.sock")
     with gunicorn(tmp_path / "web.sock", "config.asgi:application", cwd=APP, env=env) as server:
@@ -64,7 +66,7 @@ def test_a_database_that_refuses_or_hangs_holds_neither_the_answer_nor_the_proce
 
 def test_releases_share_the_static_files_but_not_the_list_of_their_names(tmp_path):
     env = {"STATIC_ROOT": str(tmp_path / "static")}
-    ours = shutil.ignore_patterns("__pycache__", "*.sqlite3", "staticfiles.json")
+    ours = shutil.ignore_patterns("*.sqlite3", "staticfiles.json")
     manifests = []
     for release in ("one", "two"):
         source = Path(shutil.copytree(APP, tmp_path / release, ignore=ours))
