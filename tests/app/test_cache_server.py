@@ -6,8 +6,6 @@ import json
 import pytest
 from app.servers import ROOT, gunicorn, read, send, wait_for
 
-pytestmark = pytest.mark.xdist_group("cache_server")  # one server for all
-
 
 @pytest.fixture(scope="module")
 def server(redis, tmp_path_factory):

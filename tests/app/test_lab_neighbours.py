@@ -12,7 +12,6 @@ from django.core.cache import cache
 from django.core.wsgi import get_wsgi_application
 from lab import neighbours
 
-pytestmark = pytest.mark.xdist_group("lab_neighbours")  # one of each service for all
 APP = ROOT / "app"
 
 

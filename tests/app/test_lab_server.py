@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from app.servers import ROOT, gunicorn, read, send, wait_for
 
-pytestmark = pytest.mark.xdist_group("lab_server")  # one server for most
 SLOW = 0.4
 
 
