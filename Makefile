@@ -104,10 +104,10 @@ lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@git ls-files -z '*.sh' .ci/run tests/with-replica | xargs -0 $(BIN)/shellcheck
 
 test-app: .venv/ready ## the sample application and the runtime, no service needed
-	@$(BIN)/pytest -n auto tests/app $(ARGS)
+	@$(BIN)/pytest -n auto --dist worksteal tests/app $(ARGS)
 
 test-config: .venv/ready ## settings, contracts, rendered files
-	@$(BIN)/pytest -n auto tests/config $(ARGS)
+	@$(BIN)/pytest -n auto --dist worksteal tests/config $(ARGS)
 
 test-api: .venv/ready ## requests made from the API's OpenAPI document, well-formed and not
 	@$(BIN)/pytest tests/api $(ARGS)

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,11 @@ ANSIBLE = TESTS.parent / "infra/ansible"
 # Where everything must run, in CI, a test of these that did not is a failure.
 MACHINES = ("infra", "machines", "fresh", "vagrant", "smoke", "browser")
 NEVER_SKIPPED = ("app", *MACHINES)
+
+# Tests start Django and Ansible by the dozen: with this variable, which containers like to set, each start
+# compiles all of it again, and takes three times as long.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 @functools.cache

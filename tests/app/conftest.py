@@ -8,7 +8,7 @@ import os
 
 import httpx
 import pytest
-from app.servers import manage, parts, redis_server
+from app.servers import redis_server
 
 DATABASE_URL = os.environ.get("DATABASE_URL", "sqlite://:memory:")
 SETTINGS = {
@@ -40,6 +40,9 @@ django_settings.STORAGES = {
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 
+# Those of production are slow on purpose.
+django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
 
 @pytest.fixture(autouse=True)
 def no_connection_left_in_asgirefs_thread():
@@ -59,14 +62,6 @@ def redis(tmp_path_factory):
     """The URL of a real Redis; skips where there is none."""
     with redis_server(tmp_path_factory.mktemp("redis")) as url:
         yield url
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory):
-    """A file of SQLite with all migrations, for real servers to work on a copy of."""
-    path = tmp_path_factory.mktemp("database") / "db.sqlite3"
-    manage(parts(path), "migrate", "--database", "direct", "--verbosity", "0")
-    return path
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def daphne(path, application, *options, module="pergola_runtime.daphne", **kwarg
 
 
 @contextlib.contextmanager
-def redis_server(directory):
+def redis_server(directory, password=""):
     """A Redis of the test's own; yields its URL."""
     # redis-tools has the same program under this name, without a service; argv[0] decides what it is
     program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
@@ -116,6 +116,7 @@ def redis_server(directory):
         pytest.skip("needs redis-server: apt-get install redis-tools")
     path = directory / "redis.sock"
     command = ["redis-server", "--port", "0", "--unixsocket", path, "--save", "", "--dir", directory]
+    command += ["--requirepass", password]
     process = subprocess.Popen(command, executable=program, stdout=subprocess.DEVNULL)
     try:
         wait_for(path.exists, "Redis")

@@ -30,7 +30,6 @@ pytestmark = pytest.mark.django_db
 def counted(settings):
     """Throttling counts in this process's memory, from nothing in each test."""
     settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     from django.core.cache import cache
 
     cache.clear()

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import shutil
 import signal
 from uuid import uuid4
 
@@ -13,11 +12,13 @@ from websockets.asyncio.client import unix_connect
 from websockets.exceptions import ConnectionClosed
 
 SLUG = "%EB%B9%84%EB%8F%99%EA%B8%B0"  # 비동기
-PEOPLE = """
+PREPARE = """
 import json
 from chat.models import Room
 from django.contrib.auth.models import User
+from django.core.management import call_command
 from django.test import Client
+call_command("migrate", database="direct", verbosity=0)
 Room.objects.create(name="비동기", slug="비동기")
 cookies = {}
 for name in ("mina", "jonas"):
@@ -29,13 +30,13 @@ print(json.dumps(cookies))
 
 
 @pytest.fixture
-def environment(tmp_path, migrated, redis):
-    return parts(shutil.copy(migrated, tmp_path), redis)
+def environment(tmp_path, redis):
+    return parts(tmp_path / "db.sqlite3", redis)
 
 
 @pytest.fixture
 def cookies(environment):
-    done = manage(environment, "shell", "--no-imports", "-v", "0", "-c", PEOPLE)
+    done = manage(environment, "shell", "--no-imports", "-v", "0", "-c", PREPARE)
     return json.loads(done.stdout)
 
 

@@ -10,11 +10,6 @@ from posts.models import Author, Post
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def quick(settings):
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-
 def passwords(capsys):
     return dict(re.findall(r"^(\w+) +([a-z2-7]{16}) ", capsys.readouterr().out, re.M))
 

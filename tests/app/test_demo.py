@@ -1,10 +1,8 @@
-import subprocess
 import sys
 
 import demo
 import httpx
 import pytest
-from app.servers import ROOT
 from django.core.wsgi import get_wsgi_application
 
 
@@ -28,12 +26,11 @@ def test_beside_a_development_server_it_says_of_each_part_in_one_line_why_it_is_
 
 
 @pytest.mark.parametrize("url", ["http://localhost:1", "https://localhost:1", "localhost", "http://"])
-def test_where_nobody_answers_it_says_in_one_line_what_to_do(url):
-    said = subprocess.run(
-        [sys.executable, ROOT / "app/demo.py", url, "--ca", "/nonexistent"], capture_output=True, text=True
-    )
-    assert said.returncode == 1
-    assert said.stdout == ""
-    (line,) = said.stderr.splitlines()
+def test_where_nobody_answers_it_says_in_one_line_what_to_do(url, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["demo.py", url, "--ca", "/nonexistent"])
+    with pytest.raises(SystemExit) as refused:
+        demo.main()
+    assert capsys.readouterr() == ("", "")
+    (line,) = refused.value.code.splitlines()
     assert line.startswith(url)
     assert line.endswith("make up")

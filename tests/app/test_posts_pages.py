@@ -26,7 +26,6 @@ KOREAN = "봄날의 비동기 장고"
 @pytest.fixture(autouse=True)
 def media(settings, tmp_path):
     settings.MEDIA_ROOT = tmp_path
-    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # quick
     return tmp_path / "attachments"
 
 
