@@ -12,6 +12,8 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_SYSTEM_CERTS=true $(BIN)/uv pip 
 	--python-version 3.11 --generate-hashes --no-emit-index-url -q $(if $(UPGRADE),--upgrade)
 # through a shell there, so that the command's own quotes count, and none is no error
 DEMO = $(BIN)/python infra/ansible/login.py $(ENV) web sudo app-run sh -c "$$($(SETTING) app_demo)"
+# with it every start of Ansible or Django compiles all of its modules anew, three times as long
+unexport PYTHONDONTWRITEBYTECODE
 # sudo asks for its password only where it wants one
 BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
