@@ -1,6 +1,7 @@
 """make dev's program, as a person starts and stops it."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 from app.servers import PATIENCE, ROOT, wait_for
@@ -24,9 +26,14 @@ def free_port():
 
 
 def in_group(group):
-    """The processes of a process group, as the kernel lists them."""
-    shown = subprocess.run(["ps", "-eo", "pgid=,args="], capture_output=True, text=True, check=True).stdout
-    return [line for line in shown.splitlines() if line.split()[0] == str(group)]
+    """The processes of a process group, zombies aside."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            state, _, its_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(stat.parent.name)
+    return found
 
 
 @pytest.fixture

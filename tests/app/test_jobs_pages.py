@@ -120,8 +120,8 @@ def test_a_form_from_elsewhere_is_refused(visitor, job):
 
 @pytest.mark.parametrize(
     "value",
-    [None, cookie("somebody else"), cookie()[:-1], "somebody", "\0"],
-    ids=["none", "another's", "forged", "unsigned", "a zero byte"],  # what is signed holds the time
+    [None, cookie("somebody else"), cookie()[:-1], "somebody"],
+    ids=["none", "another's", "forged", "unsigned"],  # what is signed holds the time
 )
 def test_somebody_elses_job_is_as_one_that_there_never_was(client, job, value):
     if value is not None:

@@ -69,6 +69,7 @@ def test_who_may_not_make_machines_can_run_the_tests_that_need_none(machine):
     assert "install your system's python3-venv package" in run("! make .venv/ready")
     machine.run("apt-get install -y python3-venv")
     run("make .venv/ready")
-    said = run(".venv/bin/pytest")
+    # in CI a test that is skipped for want of Redis fails; here nobody installs one
+    said = run("env -u CI .venv/bin/pytest")
     assert re.search(r"\d+ passed", said)
     assert re.search(r"need machines: .*tests/infra .*tests/fresh", said)
