@@ -154,9 +154,10 @@ class Machine:
 
     def pids(self, part):
         found = []
-        for procs in (self.group / part).rglob("cgroup.procs"):
+        # os.walk passes over a directory that vanished meanwhile, as a unit's does when it ends
+        for directory, _, _ in os.walk(self.group / part):
             with contextlib.suppress(OSError):
-                found += procs.read_text().split()
+                found += Path(directory, "cgroup.procs").read_text().split()
         return found
 
     def init(self):
