@@ -127,3 +127,8 @@ def test_only_those_who_need_it_can_read_what_is_private(host, settings):
 def test_the_environment_file_is_roots(host, settings):
     file = host.file(settings["app_env_file"])
     assert (file.user, file.group, file.mode) == ("root", "root", 0o600)
+
+
+def test_the_key_that_signs_is_as_long_as_django_wants_it(secrets):
+    """Under 50 characters `manage.py check --deploy` warns (security.W009)."""
+    assert len(secrets["django_key"]) >= 50
