@@ -147,5 +147,5 @@ test-full: .venv/ready ## everything; writes tests/results/<date>.json
 lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versions)
 	$(LOCK) pyproject.toml --extra uv -o requirements/uv.txt
 	$(LOCK) pyproject.toml --extra app -o requirements/app.txt
-	$(LOCK) runtime/pyproject.toml --extra websocket -c requirements/app.txt -o requirements/runtime.txt
+	$(LOCK) runtime/pyproject.toml --extra websocket --extra migrations -c requirements/app.txt -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

@@ -1,1 +1,1 @@
-"""Servers that lose nothing when they are told to stop."""
+"""Servers that lose nothing when they are told to stop, and migrations under a release that serves."""
