@@ -21,8 +21,6 @@ import tomllib
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 EXPORTS = {
     "Pipfile": "pipenv requirements --hash > requirements.txt",
@@ -30,6 +28,11 @@ EXPORTS = {
     "pdm.lock": "pdm export --format requirements --output requirements.txt",
     "setup.py": "uv pip compile --generate-hashes setup.py --output-file requirements.txt",
 }
+# `packaging` would know better, but Mitogen hands no module a library of the control machine's
+REQUIREMENT = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^]]*\]\s*)?"
+    r"(?:@\s*(?P<url>\S+)|\(?(?P<version>[^;@()]*)\)?)\s*(?:;.*)?"
+)
 SECONDS = 300
 
 
@@ -69,20 +72,24 @@ def unpinned(line):
     if line.startswith("-"):
         return None  # an option
     text, *hashes = line.split(" --hash=")
-    try:
-        requirement = Requirement(text)
-    except InvalidRequirement:
+    requirement = REQUIREMENT.fullmatch(text)
+    if not requirement:
         return "has no name and hash: give it as name==version, from a package index"
-    if requirement.url:
+    if requirement["url"]:
         return None if hashes else "has no hash: give it as name==version, from a package index"
-    exact = [one for one in requirement.specifier if one.operator in ("==", "===") and "*" not in one.version]
+    exact = re.fullmatch(r"={2,3}\s*[^\s,*]+\s*", requirement["version"])
     return None if exact and hashes else "is not pinned by hash"
+
+
+def name_of(line):
+    requirement = REQUIREMENT.match(line)
+    return re.sub(r"[-_.]+", "-", requirement["name"]).lower() if requirement else line
 
 
 def dependencies(pyproject):
     """The names that [project] asks for."""
     asked = pyproject.get("project", {}).get("dependencies", [])
-    return {canonicalize_name(Requirement(one).name): one for one in asked}
+    return {name_of(one): one for one in asked}
 
 
 def from_poetry(lock, pyproject):
@@ -149,9 +156,7 @@ class Project:
             raise RefusedError(f"{self.name} has no [project] dependencies and no lock: run `uv lock`")
         else:
             return list(asked.values()), True
-        there = {
-            canonicalize_name(Requirement(line.split(" --hash=")[0]).name) for line in lines if line[0] != "-"
-        }
+        there = {name_of(line) for line in lines}
         for name in asked.keys() - there:
             raise RefusedError(f"{name} is in pyproject.toml and not in its lock: run `{fix}`")
         return lines, False
