@@ -31,7 +31,6 @@ PATIENCE = 30  # seconds for one answer
 SLOW = 5  # seconds that a slow request asks for
 SHOWN = 3  # pieces of evidence a reason; --report has more
 RESTART = 1012  # a server that restarts says so
-SETTLE = 90  # seconds for what is under way at the end: a chat's heartbeat is 20, a job may be tried again
 JOB = re.compile(r"/jobs/([0-9a-f-]{36})(?=[\"'])")
 SITE = {
     "get": ["/", "/posts/", "/lab/async/", "/api/ninja/async-hello"],
@@ -94,7 +93,14 @@ class Load:
             answer = await client.request(method, path, **arguments)
         except (httpx.HTTPError, OSError) as error:
             seconds = round(time.monotonic() - began, 3)
-            self.http.bad("lost", reason_of(error), request=f"{method} {path}", client=what, seconds=seconds)
+            self.http.bad(
+                "lost",
+                reason_of(error),
+                said=str(error)[:200],
+                request=f"{method} {path}",
+                client=what,
+                seconds=seconds,
+            )
             return None
         seconds = time.monotonic() - began
         if answer.status_code not in expected:
@@ -140,9 +146,14 @@ class Load:
         self.posts.add("accepted" if answer else "unknown")
 
     async def count_posts(self):
-        async with self.client(0) as client:
-            answer = await client.get(SITE["post"], params={"search": f"load {self.run}", "page_size": 1})
-        there, accepted, unknown = answer.json()["count"], self.posts["accepted"], self.posts["unknown"]
+        accepted, unknown = self.posts["accepted"], self.posts["unknown"]
+        query = {"search": f"load {self.run}", "page_size": 1}
+        try:
+            async with self.client(0) as client:
+                there = (await client.get(SITE["post"], params=query)).json()["count"]
+        except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
+            self.posts.bad("missing", f"cannot be counted: {reason_of(error)}")
+            return
         if there < accepted:
             self.posts.bad("missing", f"{there} are there")
             self.posts.add("missing", accepted - there - 1)
@@ -207,7 +218,7 @@ class Load:
 
     async def order(self, client, what, text, key):
         """Until it is taken; by its key it is one job, however often it is sent."""
-        deadline = time.monotonic() + SETTLE
+        deadline = time.monotonic() + self.options.settle
         while time.monotonic() < deadline:
             page = await self.ask(client, "GET", SITE["jobs"], expected=[200], what=what)
             if page:
@@ -231,7 +242,7 @@ class Load:
     async def follow(self, client, what, text, known):
         """Until the job is finished. Other jobs than those that were ordered are its doubles."""
         began = time.monotonic()
-        while time.monotonic() - began < SETTLE:
+        while time.monotonic() - began < self.options.settle:
             page = await self.ask(client, "GET", SITE["jobs"], expected=[200], what=what)
             for job in dict.fromkeys(re.findall(JOB, page.text) if page else []):
                 if job in known:
@@ -247,7 +258,7 @@ class Load:
                 self.jobs.took("jobs", time.monotonic() - began)
                 return
             await asyncio.sleep(random.uniform(0.5, 1))
-        self.jobs.bad("lost", f"not done within {SETTLE} s", text=text)
+        self.jobs.bad("lost", f"not done within {self.options.settle:g} s", text=text)
 
     def settle(self, state):
         if state["status"] != "done" or state["effects"] == 0:
@@ -285,7 +296,7 @@ class Load:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), options.seconds)
         self.stopping.set()
-        await asyncio.wait(tasks, timeout=2 * SETTLE + PATIENCE)
+        await asyncio.wait(tasks, timeout=2 * options.settle + PATIENCE)
         for task in tasks:
             task.cancel()
         broken = [result for result in await asyncio.gather(*tasks, return_exceptions=True) if result]
@@ -372,7 +383,7 @@ class Chatter:
         deadline = None
         while not self.done():
             if self.load.stopping.is_set():
-                deadline = deadline or time.monotonic() + SETTLE
+                deadline = deadline or time.monotonic() + self.load.options.settle
                 if time.monotonic() > deadline:
                     break
             try:
@@ -494,6 +505,8 @@ def arguments(given=None):
     add("--message-pause", type=float, default=5, help="between messages of one chatter (%(default)s)")
     add("--job-pause", type=float, default=1, help="between jobs of one visitor (%(default)s)")
     add("--seconds", type=float, default=600, help="at most (%(default)s)")
+    # a chat's heartbeat is 20 s, and a job may be tried again
+    add("--settle", type=float, default=90, help="seconds for what is under way at the end (%(default)s)")
     add("--report", type=Path, help="a file for all that is known, as JSON")
     return parser.parse_args(given)
 
