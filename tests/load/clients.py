@@ -83,7 +83,8 @@ class Load:
     async def pause(self, seconds):
         """About that long, so that the clients do not march in step; less when it is time to stop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), random.uniform(0.5, 1.5) * seconds)
+            async with asyncio.timeout(random.uniform(0.5, 1.5) * seconds):
+                await self.stopping.wait()
 
     async def ask(self, client, method, path, *, expected, what, **arguments):
         """The answer, or None where the request failed."""
@@ -294,10 +295,12 @@ class Load:
             self.http.bad("lost", "not all clients came in")
         print("at work", flush=True)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), options.seconds)
+            async with asyncio.timeout(options.seconds):
+                await self.stopping.wait()
         self.stopping.set()
-        await asyncio.wait(tasks, timeout=2 * options.settle + PATIENCE)
-        for task in tasks:
+        _, hung = await asyncio.wait(tasks, timeout=2 * options.settle + PATIENCE)
+        for task in hung:
+            self.http.bad("lost", "a client hung")
             task.cancel()
         broken = [result for result in await asyncio.gather(*tasks, return_exceptions=True) if result]
         for chatter in chatters:
@@ -368,24 +371,21 @@ class Chatter:
         self.room = list(load.rooms.values())[number % len(load.rooms)]
         self.cookie = load.cookies[number // len(load.rooms) % len(load.cookies)]
         self.first = self.last = None  # numbers of messages
+        self.deadline = None
         self.seen, self.unanswered, self.count = set(), {}, 0
         self.room.chatters.append(self)
 
     def done(self):
-        """When nobody of the room waits for an answer any more, and all that is stored in it is here."""
-        return (
-            self.load.stopping.is_set()
-            and not any(one.unanswered for one in self.room.chatters)
-            and (self.last or 0) >= self.room.last
-        )
+        """When nobody of the room waits for an answer any more, and all that is stored in it is here; or when
+        it has waited long enough for that."""
+        if not self.load.stopping.is_set():
+            return False
+        self.deadline = self.deadline or time.monotonic() + self.load.options.settle
+        waiting = any(one.unanswered for one in self.room.chatters) or (self.last or 0) < self.room.last
+        return not waiting or time.monotonic() > self.deadline
 
     async def run(self):
-        deadline = None
         while not self.done():
-            if self.load.stopping.is_set():
-                deadline = deadline or time.monotonic() + self.load.options.settle
-                if time.monotonic() > deadline:
-                    break
             try:
                 await self.visit()
             except websockets.ConnectionClosed as closed:
@@ -424,7 +424,8 @@ class Chatter:
             try:
                 while not self.done():
                     with contextlib.suppress(TimeoutError):
-                        self.hear(json.loads(await asyncio.wait_for(socket.recv(), 1)))
+                        async with asyncio.timeout(1):
+                            self.hear(json.loads(await socket.recv()))
                     if talking.done():
                         talking.result()  # raises what ended it
             finally:
@@ -444,7 +445,6 @@ class Chatter:
             self.unanswered[key] = f"load {self.load.run} {self.number} {self.count}"
             self.load.messages.add("sent")
             await self.send(socket, key, self.unanswered[key])
-        await asyncio.Event().wait()
 
     async def send(self, socket, key, text):
         await socket.send(json.dumps({"type": "message", "key": key, "text": text}))
@@ -501,7 +501,7 @@ def arguments(given=None):
     add("--rooms", type=int, default=10, help="that they are in (%(default)s)")
     add("--visitors", type=int, default=10, help="who order jobs (%(default)s)")
     add("--job-kind", default="flaky", help="(%(default)s)")
-    add("--pause", type=float, default=0.5, help="seconds between requests of one client (%(default)s)")
+    add("--pause", type=float, default=1, help="seconds between requests of one client (%(default)s)")
     add("--message-pause", type=float, default=5, help="between messages of one chatter (%(default)s)")
     add("--job-pause", type=float, default=1, help="between jobs of one visitor (%(default)s)")
     add("--seconds", type=float, default=600, help="at most (%(default)s)")
