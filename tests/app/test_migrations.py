@@ -230,6 +230,16 @@ CASES = {
         "checking each row against a new constraint",
         False,
     ),
+    "check_of_a_column": (
+        'AddField("book", "b1", models.PositiveIntegerField(null=True))',
+        "checking each row for a new column's CHECK",
+        False,
+    ),
+    "one_to_one": (
+        'AddField("book", "b2", models.OneToOneField("shop.Shelf", models.CASCADE, null=True))',
+        "the index of a unique constraint",
+        False,
+    ),
     "check_later": (
         'AddConstraintNotValid("book", models.CheckConstraint(condition=models.Q(pages__gt=0), name="c2"))',
         None,

@@ -35,6 +35,7 @@ COLUMN = re.compile(
     r"(?:COLUMN\s+)?(?:IF\s+(?:NOT\s+)?EXISTS\s+)?" + NAME.format("column"),
     re.IGNORECASE,
 )
+CHECKED = re.compile(r"\bADD\s+COLUMN\b[^;]*?\bCHECK\s*\(", re.IGNORECASE)
 CONCURRENTLY = re.compile(r"\b(?:INDEX|REINDEX\b.*|VIEW)\s+CONCURRENTLY\b", re.IGNORECASE)
 TYPE = re.compile(r"(?P<base>[a-z][a-z ]*?)\s*(?:\((?P<size>[\d, ]+)\))?", re.IGNORECASE)
 INTEGERS = {"smallint": 2, "integer": 4, "int": 4, "bigint": 8}
@@ -61,6 +62,8 @@ FIXES = {
     "CONSTRAINT ... UNIQUE USING INDEX, with AddConstraint in its state_operations",
     "not-valid": "AddConstraintNotValid from django.contrib.postgres.operations (a foreign key: RunSQL ... "
     "NOT VALID), then ValidateConstraint in a migration of its own",
+    "checked-column": "an IntegerField for a PositiveIntegerField, AddConstraintNotValid, "
+    "then ValidateConstraint in a migration of its own",
     "default": "add it with null=True and no default, fill it in batches, and set the default after that",
     "drop": "drop it in the release after the one that stopped using it",
     "atomic": "atomic = False in this migration, and nothing else in it",
@@ -194,10 +197,18 @@ def squawk(text, version, in_transaction):
     program = str(program) if program.exists() else shutil.which("squawk")
     if program is None:
         raise LinterError("squawk is not installed; it comes with pergola-runtime[migrations]")
-    rules = [f"--include={rule}" for rule in RULES if rule != "syntax-error"]
+    rules = [f"--include={rule}" for rule in RULES if rule not in ("syntax-error", "checked-column")]
     command = [program, "--reporter=json", f"--pg-version={version}", *rules]
     command += ["--assume-in-transaction"] if in_transaction else []
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+    done = subprocess.run(  # noqa: S603
+        command,
+        input=text,
+        cwd="/",  # where no .squawk.toml of a project says otherwise
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     try:
         return json.loads(done.stdout or "[]")
     except ValueError:
@@ -299,6 +310,9 @@ class Finding:
     def constraint(self):
         yield from self.locks("checking each row against a new constraint", "not-valid")
 
+    def checked_column(self):
+        yield from self.locks("checking each row for a new column's CHECK", "checked-column")
+
     def foreign_key(self):
         # (!) a new column that is NULL everywhere has nothing to check, and PostgreSQL does not look
         if not self.added or re.search(r"\bDEFAULT\s+(?!NULL)", self.rest, re.IGNORECASE):
@@ -340,6 +354,7 @@ RULES = {
     "disallowed-unique-constraint": Finding.unique,
     "adding-foreign-key-constraint": Finding.foreign_key,
     "constraint-missing-not-valid": Finding.constraint,
+    "checked-column": Finding.checked_column,  # ours
     "adding-serial-primary-key-field": Finding.volatile_default,
     "adding-field-with-default": Finding.volatile_default,
     "require-concurrent-index-creation": Finding.index,
@@ -410,7 +425,8 @@ def judge(migration, steps, running, version):
     for number, (step, sql) in enumerate(pieces):
         if migration.atomic and CONCURRENTLY.search(sql):
             yield Refusal(step, "CONCURRENTLY does not work inside a transaction", "atomic")
-        for rule, offset in sorted(found.get(number, []), key=lambda item: order.index(item[0])):
+        rules = found.get(number, []) + [("checked-column", one.start()) for one in CHECKED.finditer(sql)]
+        for rule, offset in sorted(rules, key=lambda item: order.index(item[0])):
             refused = [Refusal(step, *item) for item in RULES[rule](Finding(step, sql, offset, running))]
             yield from refused
             if refused:
