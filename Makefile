@@ -103,7 +103,7 @@ lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff format --check .
 	@$(BIN)/yamllint --strict .
 	@PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline -q
-	@git ls-files -z '*.sh' .ci/run tests/with-replica | xargs -0 $(BIN)/shellcheck
+	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate | xargs -0 $(BIN)/shellcheck
 
 test-app: .venv/ready ## the sample application and the runtime, no service needed
 	@$(BIN)/pytest -n auto --dist worksteal tests/app $(ARGS)
