@@ -1,16 +1,14 @@
 """The clients that count what a deploy loses: nothing on a good site, and each kind on a bad one."""
 
-import json
 import signal
 import socket
 import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
-from app.servers import PATIENCE, ROOT, serving, wait_for
+from app.servers import serving, wait_for
+from load.running import running
 
-CLIENTS = ROOT / "tests/load/clients.py"
 OPTIONS = ["--users", "a:b,c:d", "--addresses", "127.0.0.2,127.0.0.3", "--rooms", "2"]
 OPTIONS += ["--http", "10", "--websockets", "6", "--visitors", "3", "--settle", "4"]
 OPTIONS += ["--pause", "0.1", "--message-pause", "0.2", "--job-pause", "0.1"]
@@ -25,31 +23,23 @@ def free_port():
 @contextmanager
 def site(folder, port, faults=""):
     arguments = ["uvicorn", "site_with_faults:application", "--port", str(port), "--log-level", "warning"]
-    with serving(arguments, folder / "site", env={"FAULTS": faults}) as running:
+    with serving(arguments, folder / "site", env={"FAULTS": faults}) as server:
 
         def answers():
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
-        wait_for(answers, f"the site:\n{running.log()}")
-        yield running
+        wait_for(answers, f"the site:\n{server.log()}")
+        yield server
 
 
-class Load:
-    """The clients as a test of a deploy runs them: a process of its own, told to stop."""
+def load_on(folder, port):
+    return running(folder, "--url", f"http://127.0.0.1:{port}", *OPTIONS)
 
-    def __init__(self, folder, port):
-        self.report = folder / "report.json"
-        url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, CLIENTS, "--url", url, "--report", self.report, *OPTIONS]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self.process.stdout.readline() == "at work\n"
 
-    def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        said, _ = self.process.communicate(timeout=3 * PATIENCE)
-        report = json.loads(self.report.read_text())
-        return self.process.returncode, said, {kind: tally["counts"] for kind, tally in report.items()}
+def at_work_for(load, seconds):
+    with pytest.raises(subprocess.TimeoutExpired):
+        load.process.wait(seconds)
 
 
 def line(said, kind):
@@ -58,12 +48,11 @@ def line(said, kind):
 
 def test_a_site_that_loses_nothing_is_said_to_lose_nothing(tmp_path):
     port = free_port()
-    with site(tmp_path, port):
-        load = Load(tmp_path, port)
-        with pytest.raises(subprocess.TimeoutExpired):
-            load.process.wait(1)
-        code, said, counts = load.stop()
-    assert code == 0, said
+    with site(tmp_path, port), load_on(tmp_path, port) as load:
+        at_work_for(load, 1)
+        load.stop()
+    said, counts = load.said, load.counts
+    assert load.lost_nothing, said
     assert counts["requests"]["sent"] == counts["requests"]["answered"] > 0
     assert counts["posts"]["accepted"] > 0
     assert counts["messages"]["sent"] == counts["messages"]["stored"] > 0
@@ -96,34 +85,29 @@ def test_a_site_that_loses_nothing_is_said_to_lose_nothing(tmp_path):
 )
 def test_each_fault_is_counted_under_its_name(tmp_path, faults):
     port = free_port()
-    with site(tmp_path, port, ",".join(faults)):
-        load = Load(tmp_path, port)
-        with pytest.raises(subprocess.TimeoutExpired):
-            load.process.wait(2)
-        code, said, counts = load.stop()
-    assert code == 1
-    report = json.loads(load.report.read_text())
+    with site(tmp_path, port, ",".join(faults)), load_on(tmp_path, port) as load:
+        at_work_for(load, 2)
+        load.stop()
+    assert not load.lost_nothing
     for kind, reason in faults.values():
-        found = [one for one in report[kind]["reasons"] if one.startswith(reason)]
-        assert found, f"{reason} was not seen\n{said}"
-        count = reason.partition(":")[0]
-        assert counts[kind][count] >= sum(report[kind]["reasons"][one] for one in found)
-        assert f" {count}" in line(said, kind)
-        assert any(piece["what"] == count and piece["at"] for piece in report[kind]["evidence"])
+        found = [count for one, count in load.reasons[kind].items() if one.startswith(reason)]
+        assert found, f"{reason} was not seen\n{load.said}"
+        name = reason.partition(":")[0]
+        assert load.counts[kind][name] >= sum(found)
+        assert f"{load.counts[kind][name]} {name}" in line(load.said, kind)
+        assert any(piece["kind"] == kind and piece["what"] == name for piece in load.evidence)
 
 
 def test_a_server_that_is_killed_loses_what_was_under_way(tmp_path):
     port = free_port()
-    with site(tmp_path, port) as running:
-        load = Load(tmp_path, port)
-        with pytest.raises(subprocess.TimeoutExpired):
-            load.process.wait(1)
-        running.signal(signal.SIGKILL)
-        running.exit_code()
-        with pytest.raises(subprocess.TimeoutExpired):
-            load.process.wait(1)
-        code, said, counts = load.stop()
-    assert code == 1
+    with site(tmp_path, port) as server, load_on(tmp_path, port) as load:
+        at_work_for(load, 1)
+        server.signal(signal.SIGKILL)
+        server.exit_code()
+        at_work_for(load, 1)
+        load.stop()
+    said, counts = load.said, load.counts
+    assert not load.lost_nothing
     assert counts["requests"]["lost"] > 0, said
     assert counts["requests"]["sent"] == counts["requests"]["answered"] + counts["requests"]["lost"]
     assert counts["WebSockets"]["lost"] >= 6, said
