@@ -236,7 +236,8 @@ CASES = {
         False,
     ),
     "one_to_one": (
-        'AddField("book", "b2", models.OneToOneField("shop.Shelf", models.CASCADE, null=True))',
+        'AddField("book", "b2", models.OneToOneField("shop.Book", models.CASCADE, null=True, '
+        'related_name="+"))',
         "the index of a unique constraint",
         False,
     ),
