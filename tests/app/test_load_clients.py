@@ -10,7 +10,7 @@ from app.servers import serving, wait_for
 from load.running import running
 
 OPTIONS = ["--users", "a:b,c:d", "--addresses", "127.0.0.2,127.0.0.3", "--rooms", "2"]
-OPTIONS += ["--http", "10", "--websockets", "6", "--visitors", "3", "--settle", "4"]
+OPTIONS += ["--http", "10", "--websockets", "6", "--visitors", "3", "--settle", "4", "--ramp", "0.2"]
 OPTIONS += ["--pause", "0.1", "--message-pause", "0.2", "--job-pause", "0.1"]
 
 

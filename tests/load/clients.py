@@ -127,6 +127,7 @@ class Load:
         what = f"{number} HTTP/{version} {'kept' if keep else 'single'}{' slow' if slow else ''}"
         headers = {} if keep or version == 2 else {"Connection": "close"}  # which HTTP/2 does not know
         async with self.client(number, version=version, keep=keep) as client:
+            await self.pause(self.options.ramp / 2)
             while not self.stopping.is_set():
                 if slow:
                     await self.ask(client, "GET", SITE["slow"], expected=[200], what=what, headers=headers)
@@ -288,7 +289,8 @@ class Load:
                     all(chatter.last is not None for chatter in chatters)
                     and self.jobs["accepted"] >= options.visitors
                 )
-            )
+            ),
+            options.ramp + PATIENCE,
         )
         if not ready:
             self.stopping.set()
@@ -317,7 +319,7 @@ class Load:
         if not task.cancelled() and task.exception():
             self.stopping.set()
 
-    async def until(self, condition, seconds=PATIENCE):
+    async def until(self, condition, seconds):
         deadline = time.monotonic() + seconds
         while not condition() and time.monotonic() < deadline:  # noqa: ASYNC110  of many tasks' making
             await asyncio.sleep(0.1)
@@ -371,7 +373,7 @@ class Chatter:
         self.room = list(load.rooms.values())[number % len(load.rooms)]
         self.cookie = load.cookies[number // len(load.rooms) % len(load.cookies)]
         self.first = self.last = None  # numbers of messages
-        self.deadline = None
+        self.deadline, self.failures = None, 0
         self.seen, self.unanswered, self.count = set(), {}, 0
         self.room.chatters.append(self)
 
@@ -385,6 +387,7 @@ class Chatter:
         return not waiting or time.monotonic() > self.deadline
 
     async def run(self):
+        await asyncio.sleep(random.uniform(0, self.load.options.ramp))
         while not self.done():
             try:
                 await self.visit()
@@ -393,7 +396,8 @@ class Chatter:
             except (OSError, TimeoutError, websockets.WebSocketException) as error:
                 self.load.sockets.bad("lost", reason_of(error), said=str(error)[:200], client=self.number)
             if not self.done():
-                await asyncio.sleep(random.uniform(0.1, 1))
+                await asyncio.sleep(random.uniform(0.1, 1) * min(2**self.failures, 10))
+                self.failures += 1
 
     def closed(self, code, closed):
         if code == RESTART:
@@ -420,6 +424,7 @@ class Chatter:
             proxy=None,
         ) as socket:
             load.sockets.add("opened")
+            self.failures = 0
             talking = asyncio.create_task(self.talk(socket))
             try:
                 while not self.done():
@@ -505,6 +510,7 @@ def arguments(given=None):
     add("--message-pause", type=float, default=5, help="between messages of one chatter (%(default)s)")
     add("--job-pause", type=float, default=1, help="between jobs of one visitor (%(default)s)")
     add("--seconds", type=float, default=600, help="at most (%(default)s)")
+    add("--ramp", type=float, default=10, help="seconds in which all come in (%(default)s)")
     # a chat's heartbeat is 20 s, and a job may be tried again
     add("--settle", type=float, default=90, help="seconds for what is under way at the end (%(default)s)")
     add("--report", type=Path, help="a file for all that is known, as JSON")
