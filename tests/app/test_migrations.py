@@ -326,6 +326,34 @@ def test_what_an_earlier_release_stopped_using_may_be_dropped(project):
     assert well, said
 
 
+MODELS = """\
+from django.db import models
+class Book(models.Model):
+    day = models.DateField(null=True)
+"""
+
+
+def test_what_counts_is_what_the_running_release_says(project, tmp_path):
+    """After a rollback, say, it is older than what was migrated."""
+    project.add('SeparateDatabaseAndState(state_operations=[RemoveField("book", "day")])')
+    well, said = project.run("apply")
+    assert well, said
+    running = Project(tmp_path / "running", project.host, project.name)
+    (running.folder / "shop/models.py").write_text(MODELS)
+    project.add("RunSQL('ALTER TABLE shop_book DROP COLUMN day')")
+    asked = "check", "--running", sys.executable, running.folder
+    well, said = project.run(*asked)
+    assert not well
+    assert "the running release uses the column shop_book.day" in said
+    (running.folder / "shop/models.py").write_text(MODELS.replace("day", "night"))
+    well, said = project.run(*asked)
+    assert well, said
+    (running.folder / "shop/models.py").write_text("import nothing_of_that_name")
+    well, said = project.run(*asked)
+    assert well, said
+    assert "does not say what it uses (CalledProcessError): what was migrated counts" in said
+
+
 def test_not_null_is_allowed_where_a_constraint_shows_that_nobody_writes_null(project):
     with project.connect() as database:
         database.execute("ALTER TABLE shop_book ADD CONSTRAINT c CHECK (rating IS NOT NULL)")

@@ -3,8 +3,9 @@
 squawk (https://squawkhq.com) reads the SQL; it knows PostgreSQL's grammar and locks, and nothing of Django.
 What it finds is weighed here against what the database and the running release are:
 
-- What the running release uses is the state that the applied migrations describe. A column that an earlier
-  release took out of that state may be dropped; one that is still in it may not.
+- What the running release uses are its models: it is asked for them. So a column that its code no longer has
+  may be dropped. Where nobody answers, the models are taken that the applied migrations describe; they are
+  another release's after a rollback, and after a deploy that migrated and came no further.
 - A lock is only as long as the table is large: below `big` bytes an index is built before anybody notices.
 - A table that is not there yet is nobody's.
 """
@@ -120,7 +121,7 @@ class Running:
     tables: dict = field(default_factory=dict)  # name: bytes
     types: dict = field(default_factory=dict)  # (table, column): type
     never_null: set = field(default_factory=set)  # (table, column) that a valid CHECK keeps from being NULL
-    used: dict = field(default_factory=dict)  # table: {column: model field} of the running release
+    used: dict = field(default_factory=dict)  # table: {column: {"null": bool, "default": bool}}
 
     def uses(self, table, column=None):
         return table in self.used and (column is None or column in self.used[table])
@@ -136,7 +137,7 @@ class Refusal:
         return f"{self.step.name}: {self.why}. Fix: {FIXES[self.fix]}."
 
 
-def look(connection, executor, big):
+def look(connection, executor, big, used):
     """What is there now."""
     running = Running(big)
     with connection.cursor() as cursor:
@@ -147,25 +148,33 @@ def look(connection, executor, big):
             running.types[table, column] = kind
             if never_null:
                 running.never_null.add((table, column))
-    for model in state_of(executor, applied=True).apps.get_models(include_auto_created=True):
-        columns = running.used.setdefault(model._meta.db_table, {})
-        columns.update({item.column: item for item in model._meta.local_concrete_fields})
+    running.used = used_by(applied_state(executor).apps) if used is None else used
     return running
 
 
-def state_of(executor, applied):
-    """The models as the migrations that are applied, or all, describe them."""
+def used_by(apps):
+    """The tables and columns of models: {table: {column: whether it may be NULL, and has a default}}."""
+    used = {}
+    for model in apps.get_models(include_auto_created=True, include_swapped=True):
+        columns = used.setdefault(model._meta.db_table, {})
+        for item in model._meta.local_concrete_fields:
+            columns[item.column] = {"null": item.null, "default": item.db_default is not NOT_PROVIDED}
+    return used
+
+
+def applied_state(executor):
+    """The models as the migrations that are applied describe them."""
     loader = executor.loader
     state = ProjectState(real_apps=loader.unmigrated_apps)
     for migration, _ in executor.migration_plan(loader.graph.leaf_nodes(), clean_start=True):
-        if not applied or (migration.app_label, migration.name) in loader.applied_migrations:
+        if (migration.app_label, migration.name) in loader.applied_migrations:
             migration.mutate_state(state, preserve=False)
     return state
 
 
 def steps_of(connection, executor, plan):
     """Each operation of the plan with its SQL, which nothing runs."""
-    state = state_of(executor, applied=True)
+    state = applied_state(executor)
     state.apps  # noqa: B018  rendered once here, and then kept up to date by each operation
     for migration, _ in plan:
         for operation in migration.operations:
@@ -265,7 +274,7 @@ class Finding:
     def drop_default(self):
         """Django gives a new column its default for the rows that are there, and takes it away again."""
         if self.field is not None:
-            if not self.field.null and self.field.db_default is not NOT_PROVIDED:
+            if not self.field["null"] and self.field["default"]:
                 yield f"the running release leaves the value of {self.place} to its default", "required"
         elif any(self.adds_required(sql) for sql in self.step.statements):
             yield from self.required()
@@ -282,7 +291,7 @@ class Finding:
                 yield from self.required()
         elif (self.table, self.column) in self.running.never_null:
             return
-        elif self.running.uses(self.table) and (self.field is None or self.field.null):
+        elif self.running.uses(self.table) and (self.field is None or self.field["null"]):
             yield f"the running release may write NULL to {self.place}", "not-null"
         else:
             yield from self.locks("setting NOT NULL looks at each row and", "not-null-lock")
@@ -455,8 +464,8 @@ def altered(sql):
     return match and (match["table"] or match["table_plain"])
 
 
-def refusals(connection, executor, plan, big):
-    running = look(connection, executor, big)
+def refusals(connection, executor, plan, big, used=None):
+    running = look(connection, executor, big, used)
     version = f"{connection.pg_version // 10000}.0"
     if not running.tables:
         return  # the first release of all

@@ -3,6 +3,7 @@
     check   says which unapplied migrations would break the running release or hold up its requests
     apply   refuses those, and applies the rest: under a lock that one deploy holds at a time, giving up a
             table's lock after a moment and trying again, within a time limit
+    uses    prints the tables and columns of this release's models, for another one's check
 
 Run it in the new release's environment with DJANGO_SETTINGS_MODULE set, straight to PostgreSQL: a pooler
 keeps no session, and the lock is one.
@@ -11,11 +12,13 @@ keeps no session, and the lock is one.
 import argparse
 import contextlib
 import getpass
+import json
 import os
 import random
 import re
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -69,13 +72,29 @@ def unapplied(connection):
     return executor, executor.migration_plan(executor.loader.graph.leaf_nodes())
 
 
-def lint(connection, allow_unsafe, big):
+def used_by_running(python, directory):
+    """What the running release says that it uses: {table: {column: ...}}, or None."""
+    command = [python, "-m", "pergola_runtime.migrations", "uses"]
+    asked = {"cwd": directory, "capture_output": True, "text": True, "timeout": 60, "check": True}
+    try:
+        # the last line: an application may have words of its own
+        return json.loads("".join(subprocess.run(command, **asked).stdout.splitlines()[-1:]))  # noqa: S603
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        reason = type(error).__name__
+        say(f"the running release does not say what it uses ({reason}): what was migrated counts")
+
+
+def lint(connection, options):
     """Prints the refusals; whether the migrations may be applied."""
     from pergola_runtime.linter import LinterError, refusals
 
     executor, plan = unapplied(connection)
+    if not plan:
+        return True
+    used = used_by_running(*options.running) if options.running else None
+    allow_unsafe = options.allow_unsafe
     try:
-        refused = list(refusals(connection, executor, plan, big))
+        refused = list(refusals(connection, executor, plan, options.big_table * 2**20, used))
     except LinterError as error:
         refuse(error)
     for refusal in refused:
@@ -183,9 +202,15 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="python -m pergola_runtime.migrations", description=__doc__.split("\n", 1)[0]
     )
-    parser.add_argument("command", choices=["check", "apply"])
+    parser.add_argument("command", choices=["check", "apply", "uses"])
     add = parser.add_argument
     add("--database", default="default", help="the alias in DATABASES (%(default)s)")
+    add(
+        "--running",
+        nargs=2,
+        metavar=("PYTHON", "DIRECTORY"),
+        help="the release that runs: its Python, and where its manage.py is",
+    )
     add("--allow-unsafe", action="store_true", help="say what is unsafe, and do it all the same")
     add(
         "--big-table",
@@ -213,6 +238,11 @@ def main():
         django.setup()
     except ImproperlyConfigured as error:
         refuse(error)
+    if options.command == "uses":
+        from pergola_runtime.linter import used_by
+
+        print(json.dumps(used_by(django.apps.apps)))
+        return
     connection = connections[options.database]
     if connection.vendor != "postgresql":
         if connection.vendor == "unknown":  # an application without a database
@@ -221,13 +251,12 @@ def main():
             say(f"{connection.vendor}: no linter, no lock")
             call_command("migrate", database=options.database, interactive=False)
         return
-    big = options.big_table * 2**20
     limited(options.time_limit)
     if options.command == "check":
-        sys.exit(0 if lint(connection, options.allow_unsafe, big) else 1)
+        sys.exit(0 if lint(connection, options) else 1)
     name = options.name or f"{getpass.getuser()}@{socket.gethostname()} {os.getpid()}"
     with only_one(connection, name), prepare(connection, options.lock_timeout):
-        if not lint(connection, options.allow_unsafe, big):
+        if not lint(connection, options):
             refuse("refused; nothing was changed. To insist: --allow-unsafe")
         migrate(connection, options.attempts)
 
