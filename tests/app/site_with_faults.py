@@ -9,13 +9,17 @@ from urllib.parse import parse_qs
 FAULTS = set(os.environ.get("FAULTS", "").split(","))
 FORM = '<input type="hidden" name="csrfmiddlewaretoken" value="x">'
 
-posts, rooms, jobs, counted = [], {}, {}, {}
+posts, rooms, jobs = [], {}, {}
+counted, happened = {}, {}
 
 
 def faulty(fault, every):
     """Each `every`th time."""
     counted[fault] = counted.get(fault, 0) + 1
-    return fault in FAULTS and counted[fault] % every == 0
+    if fault not in FAULTS or counted[fault] % every:
+        return False
+    happened[fault] = happened.get(fault, 0) + 1
+    return True
 
 
 async def application(scope, receive, send):
@@ -63,6 +67,8 @@ async def answer(method, path, query, cookie, body):
             return 200, json.dumps(jobs[path.removeprefix("/jobs/")]), {}
         case "GET", "/lab/async/sleep/":
             await asyncio.sleep(0.5)
+        case "GET", "/happened":
+            return 200, json.dumps(happened), {}
         case "GET", "/" if faulty("error", 5):
             return 500, "oh", {}
     return 200, FORM, {}

@@ -1,8 +1,10 @@
 """The clients that count what a deploy loses: nothing on a good site, and each kind on a bad one."""
 
+import json
 import signal
 import socket
 import subprocess
+import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -35,6 +37,11 @@ def site(folder, port, faults=""):
 
 def load_on(folder, port):
     return running(folder, "--url", f"http://127.0.0.1:{port}", *OPTIONS)
+
+
+def happened(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/happened", timeout=20) as answer:
+        return json.load(answer)
 
 
 def at_work_for(load, seconds):
@@ -86,7 +93,7 @@ def test_a_site_that_loses_nothing_is_said_to_lose_nothing(tmp_path):
 def test_each_fault_is_counted_under_its_name(tmp_path, faults):
     port = free_port()
     with site(tmp_path, port, ",".join(faults)), load_on(tmp_path, port) as load:
-        at_work_for(load, 2)
+        wait_for(lambda: all(happened(port).get(fault, 0) > 1 for fault in faults), "each of the faults")
         load.stop()
     assert not load.lost_nothing
     for kind, reason in faults.values():
