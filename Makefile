@@ -21,7 +21,7 @@ BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-b
 .PHONY: help
 help: ## this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
-		/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+		/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nENV=%s names the environment, ARGS="..." goes to Ansible or pytest.\n' "$(ENV)"
 
 .venv/ready: requirements/install.sh requirements/uv.txt requirements/control.txt
@@ -102,8 +102,8 @@ psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-api test-infra test-smoke test-browser test-replica test-machines test-fresh test-vagrant \
-	test-ci test-full
+.PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-replica \
+	test-machines test-fresh test-vagrant test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -120,6 +120,12 @@ test-config: .venv/ready ## settings, contracts, rendered files
 test-api: .venv/ready ## requests made from the API's OpenAPI document, well-formed and not
 	@$(BIN)/pytest tests/api $(ARGS)
 
+test-migrations: .venv/ready ## the linter and the applying of migrations, on a PostgreSQL of their own
+	@$(BIN)/pytest -n auto --dist worksteal tests/migrations $(ARGS)
+
+test-load: .venv/ready ## that the load clients count each loss, on a site that is wrong on purpose
+	@$(BIN)/pytest -n auto tests/load $(ARGS)
+
 test-infra: .venv/ready ## testinfra on a replica of its own
 	@tests/with-replica $(BIN)/pytest tests/infra $(ARGS)
 
@@ -132,7 +138,7 @@ test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREEN
 test-replica: .venv/ready
 	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(ARGS)
 
-test: lint test-app test-config test-replica ## all of the above
+test: lint test-app test-config test-replica ## lint, app, config, infra, smoke and browser
 
 test-machines: .venv/ready ## how machines are made, killed, brought back and removed
 	@$(BIN)/pytest tests/machines $(ARGS)
@@ -143,7 +149,7 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
-test-ci: test test-api test-machines test-fresh test-vagrant ## what CI runs
+test-ci: test test-api test-migrations test-load test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py

@@ -23,6 +23,8 @@ PARTS = [
     ("test-app", {}),
     ("test-config", {}),
     ("test-api", {}),
+    ("test-migrations", {}),
+    ("test-load", {}),
     ("test-replica", {}),
     ("test-machines", {}),
     ("test-vagrant", {}),

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 from app.servers import PATIENCE, ROOT, wait_for
+from migrations import postgres
 from pergola_runtime import linter
-
-from app import postgres
 
 SETTINGS = """\
 import os
@@ -103,7 +102,8 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def server():
+def server(tmp_path_factory):
+    postgres.install(tmp_path_factory.getbasetemp().parent / "apt.lock")
     with postgres.running() as host:
         yield host
 

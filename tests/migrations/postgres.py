@@ -1,6 +1,7 @@
-"""A PostgreSQL of the tests' own, where Debian's programs are: on a unix socket."""
+"""A PostgreSQL of the tests' own, by Debian's programs: on a unix socket."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ import psycopg
 import pytest
 from app.servers import PATIENCE, wait_for
 
+# the package's own list for the clusters that it makes; what is there is somebody's
+CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
+
 
 def programs():
     """The newest version's directory."""
@@ -18,11 +22,30 @@ def programs():
     return found[-1].parent if found else None
 
 
+def install(lock):
+    """Debian's package where there is none and it may be: its programs, no cluster, nothing that runs."""
+    with lock.open("w") as waiting:  # several processes run these tests
+        fcntl.flock(waiting, fcntl.LOCK_EX)
+        if programs():
+            return
+        if os.geteuid() or not shutil.which("apt-get"):
+            pytest.skip("needs PostgreSQL's server programs: apt-get install postgresql")
+        if not CLUSTERS.exists():
+            CLUSTERS.parent.mkdir(exist_ok=True)
+            CLUSTERS.write_text("create_main_cluster = false\n")
+        apt("update")
+        apt("-y", "--no-install-recommends", "install", "postgresql")
+
+
+def apt(*arguments):
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(["apt-get", "-q", *arguments], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @contextlib.contextmanager
 def running():
     binaries = programs()
-    if binaries is None:
-        pytest.skip("needs PostgreSQL's server programs (Debian: postgresql)")
     directory = Path(tempfile.mkdtemp(prefix="postgres-", dir="/tmp"))  # a socket's path is short
     somebody = {}
     if os.geteuid() == 0:  # whom PostgreSQL does not run for

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import urllib.request
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from app.servers import serving, wait_for
@@ -25,7 +26,8 @@ def free_port():
 @contextmanager
 def site(folder, port, faults=""):
     arguments = ["uvicorn", "site_with_faults:application", "--port", str(port), "--log-level", "warning"]
-    with serving(arguments, folder / "site", env={"FAULTS": faults}) as server:
+    here = Path(__file__).parent
+    with serving(arguments, folder / "site", cwd=here, env={"FAULTS": faults}) as server:
 
         def answers():
             with socket.socket() as probe:
