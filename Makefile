@@ -48,7 +48,7 @@ down: environment ## remove those machines and their data
 	@$(PLAYBOOK) infra/ansible/down.yml $(BECOME) $(ARGS)
 
 ##@ Servers
-.PHONY: converge provision deploy rollback releases verify new-env
+.PHONY: converge provision deploy rollback releases maintenance-on maintenance-off verify new-env
 converge: environment ## build the servers of ENV; again, it changes nothing
 	@$(PLAYBOOK) infra/ansible/site.yml $(ARGS)
 
@@ -62,6 +62,12 @@ rollback: environment ## go back to the release before, or to RELEASE=id, in sec
 
 releases: environment ## list the releases that a host holds (HOST=app)
 	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-releases
+
+maintenance-on: environment ## answer 503 with a page to all but health checks, until it is off
+	@$(PLAYBOOK) infra/ansible/maintenance.yml -e maintenance=on $(ARGS)
+
+maintenance-off: environment ## open the site again
+	@$(PLAYBOOK) infra/ansible/maintenance.yml -e maintenance=off $(ARGS)
 
 verify: environment ## prove the servers of ENV: testinfra and smoke tests, read-only
 	@ENV=$(ENV) $(BIN)/pytest tests/infra tests/smoke -m "not disruptive" $(ARGS)

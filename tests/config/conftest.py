@@ -106,6 +106,9 @@ def server(settings, tmp_path_factory):
         if "app-timer" in name:
             variables["timer"] = settings["app_timers"][0]
             name = name.replace("app-timer", "app-clear")
+        if "pages/page" in name:
+            variables["page"] = {"name": "maintenance", "title": "Back <soon>", "text": 'In "five" & more'}
+            name = name.replace("page.", "maintenance.")
         templar = Templar(loader=DataLoader(), variables=variables)
         text = templar.template(
             trust_as_template(template.read_text()), preserve_trailing_newlines=True, escape_backslashes=False

@@ -188,3 +188,21 @@ def test_a_new_environment_says_what_is_wrong(new_environment, arguments, lines)
     said = " ".join((done.stdout + done.stderr).split())
     assert not [line for line in lines if line not in said]
     assert not new_environment.folder.exists()
+
+
+def test_maintenance_is_on_or_off(playbook):
+    for arguments, given in ((["-e", "maintenance=yes"], "yes"), ([], "")):
+        said = refusal(playbook.run("maintenance.yml", *arguments))
+        assert f"maintenance is '{given}': say -e maintenance=on or -e maintenance=off" in said
+
+
+def test_settings_of_nginxs_own_pages_are_checked(playbook):
+    bad = {"nginx_maintenance_allowed": ["203.0.113.7", "office"], "nginx_maintenance_retry_seconds": 0}
+    playbook.settings(GOOD | bad)
+    assert "nginx_maintenance_allowed holds 'office': write an IP address or a network" in refusal(
+        playbook.run()
+    )
+    playbook.settings(GOOD | {"nginx_maintenance_retry_seconds": 0, "nginx_page_language": "한국어"})
+    said = refusal(playbook.run())
+    assert "nginx_maintenance_retry_seconds is '0': write a number of seconds" in said
+    assert "nginx_page_language is '한국어': write the tag of a language, such as en or ko" in said

@@ -1,5 +1,6 @@
 """The rendered files, put before the programs that read them."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -39,6 +40,16 @@ def test_nginx_takes_its_configuration(server):
     errors = [error for error in parsed["errors"] if not any(word in str(error) for word in known_to_nginx)]
     assert errors == []
     assert len(parsed["config"]) > 8
+
+
+def test_nginxs_own_pages_show_their_texts_and_load_nothing(server):
+    page = (server / "etc/nginx/pages/maintenance.html").read_text()
+    assert "<h1>Back &lt;soon&gt;</h1>" in page
+    assert not re.search(r"https?:|\bsrc=|url\(|@import|<link|<script", page)
+    assert json.loads((server / "etc/nginx/pages/maintenance.json").read_text()) == {
+        "title": "Back <soon>",
+        "detail": 'In "five" & more',
+    }
 
 
 def put_programs(server):

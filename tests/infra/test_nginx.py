@@ -80,13 +80,17 @@ def test_a_client_cannot_say_what_the_application_believes(host, settings, site)
 
 
 @pytest.mark.disruptive
-def test_static_files_come_from_disk(host, site):
-    """With the application stopped they are served all the same, and pages say 502."""
+def test_static_files_come_from_disk(host, settings, site):
+    """With the application stopped they are served all the same, and a page of nginx's own says 502."""
     page = site.get("/")
     path = re.search(r'href="(/static/[^"]+\.css)"', page.text)[1]
     with stopped(host, "app.target"):
         wait_until(lambda: site.get("/livez").status_code == 502, 50, "the application still answers")
         assert site.get(path).status_code == 200
+        answer = site.get("/")
+        assert answer.status_code == 502
+        assert settings["nginx_unavailable_title"] in answer.text
+        assert int(answer.headers["retry-after"]) < 60
     wait_until(lambda: site.get("/readyz").status_code == 200, 40, "the site is not ready again")
 
 
