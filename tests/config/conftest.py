@@ -66,7 +66,10 @@ class Playbook:
                 *arguments,
             ],
             cwd=ROOT,
-            env=os.environ | {"ANSIBLE_NOCOLOR": "1", "PERGOLA_STATE": str(self.folder.parent / "state")},
+            # linear, as mitogen's start is the dearest part of a play that reaches nobody
+            env=os.environ
+            | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_STRATEGY": "linear"}
+            | {"PERGOLA_STATE": str(self.folder.parent / "state")},
             capture_output=True,
             text=True,
             timeout=120,
