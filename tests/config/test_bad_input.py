@@ -117,7 +117,7 @@ def make(*arguments, **environment):
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
         cwd=ROOT,
-        env=os.environ | environment,
+        env=os.environ | {"ANSIBLE_STRATEGY": "linear"} | environment,
         capture_output=True,
         text=True,
         timeout=120,
