@@ -24,6 +24,7 @@ PARTS = [
     ("test-config", {}),
     ("test-api", {}),
     ("test-replica", {}),
+    ("test-releases", {"FULL": "1"}),
     ("test-machines", {}),
     ("test-vagrant", {}),
     ("test-fresh", {}),

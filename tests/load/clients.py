@@ -206,6 +206,7 @@ class Load:
 
     async def visitor(self, number):
         what = f"visitor {number}"
+        kind = self.options.job_kinds[min(number, len(self.options.job_kinds) - 1)]
         known = {}  # the id of a job: its text
         async with self.client(number) as client:
             for count in itertools.count():
@@ -213,18 +214,18 @@ class Load:
                     break
                 text, key = f"load-{self.run}-{number}-{count}", str(uuid.uuid4())
                 self.jobs.add("sent")
-                if await self.order(client, what, text, key):
+                if await self.order(client, what, kind, text, key):
                     self.jobs.add("accepted")
                     await self.follow(client, what, text, known)
                 await self.pause(self.options.job_pause)
 
-    async def order(self, client, what, text, key):
+    async def order(self, client, what, kind, text, key):
         """Until it is taken; by its key it is one job, however often it is sent."""
         deadline = time.monotonic() + self.options.settle
         while time.monotonic() < deadline:
             page = await self.ask(client, "GET", SITE["jobs"], expected=[200], what=what)
             if page:
-                data = {"kind": self.options.job_kind, "text": text, "key": key}
+                data = {"kind": kind, "text": text, "key": key}
                 data["csrfmiddlewaretoken"] = hidden(page)
                 answer = await self.ask(
                     client,
@@ -505,7 +506,12 @@ def arguments(given=None):
     add("--websockets", type=int, default=100, help="chatters (%(default)s)")
     add("--rooms", type=int, default=10, help="that they are in (%(default)s)")
     add("--visitors", type=int, default=10, help="who order jobs (%(default)s)")
-    add("--job-kind", default="flaky", help="(%(default)s)")
+    add(
+        "--job-kinds",
+        type=lambda text: text.split(","),
+        default=["flaky"],
+        help="the first visitor's, the second's ...; the last is that of all further ones (flaky)",
+    )
     add("--pause", type=float, default=1, help="seconds between requests of one client (%(default)s)")
     add("--message-pause", type=float, default=5, help="between messages of one chatter (%(default)s)")
     add("--job-pause", type=float, default=1, help="between jobs of one visitor (%(default)s)")

@@ -1,0 +1,142 @@
+"""Deploys, rollbacks and broken releases while people use the site: nobody notices.
+
+One load runs through all of it, from the first test to the last, which says what was lost. The tests here are
+one story, and run in this order.
+"""
+
+import json
+import re
+import secrets
+import ssl
+import uuid
+
+import httpx
+import pytest
+from faults import releases
+from faults.releases import BROKEN, ROUNDS, deploy, rollback
+from faults.replica import settled, wait_until
+from load.running import running
+
+pytestmark = pytest.mark.disruptive
+
+USERS = 10  # each with one WebSocket in each room
+MAKE_USERS = """
+import json
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+names, password = json.loads({given!r})
+User.objects.filter(username__in=names).delete()
+User.objects.bulk_create(User(username=name, password=make_password(password)) for name in names)
+"""
+
+
+@pytest.fixture(scope="module")
+def users(replica):
+    password = secrets.token_urlsafe(12)
+    names = [f"load{number}" for number in range(USERS)]
+    replica.shell(MAKE_USERS.format(given=json.dumps([names, password])))
+    return [f"{name}:{password}" for name in names]
+
+
+@pytest.fixture(scope="module")
+def plays():
+    """All that was done to the releases."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def load(replica, left_well, addresses, users, make_source, plays, tmp_path_factory):
+    """The clients, at work. Their first release is one of ours already, whose jobs are long."""
+    first = deploy(replica, make_source("first")).works()
+    plays.append(first)
+    options = ["--url", replica.url, "--ca", replica.authority, "--seconds", 3600]
+    options += ["--addresses", ",".join(addresses), "--users", ",".join(users), "--rooms", 10]
+    # two that keep a job of six seconds running, and six whose jobs fail twice and are tried again
+    options += ["--visitors", 8, "--job-kinds", "fetch,fetch,flaky"]
+    with running(tmp_path_factory.mktemp("load"), *options) as clients:
+        yield clients
+
+
+def served(replica):
+    return replica.get("/livez").json().get("release")
+
+
+class LongJob:
+    """A job that works for longer than a stopping worker waits, ordered by a visitor of its own."""
+
+    def __init__(self, replica):
+        self.client = httpx.Client(
+            base_url=replica.url,
+            verify=ssl.create_default_context(cafile=replica.authority),
+            headers={"Referer": f"{replica.url}/jobs/", "Origin": replica.url},
+            timeout=30,
+        )
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.client.get("/jobs/").text)[1]
+        form = {"kind": "fetch", "text": "long", "key": str(uuid.uuid4()), "csrfmiddlewaretoken": token}
+        answer = self.client.post("/jobs/start", data=form)
+        assert answer.status_code == 302, answer.text
+        self.path = re.search(r'"(/jobs/[0-9a-f-]{36})"', self.client.get("/jobs/").text)[1]
+
+    @property
+    def state(self):
+        return self.client.get(self.path).json()
+
+
+def test_deploys_and_rollbacks_are_served_by_the_release_that_they_name(
+    load, replica, make_source, plays, figures
+):
+    rolls = (releases.ROOT / "infra/ansible/rollback.yml").exists()  # TRIAL
+    for number in range(ROUNDS):
+        before = served(replica)
+        source = make_source(f"round {number}")
+        done = deploy(replica, source)
+        plays.append(done)
+        figures.plays["deploy"].append(done.works())
+        assert served(replica) == source.name
+        assert settled(replica) == []
+
+        if not rolls:
+            continue
+        done = rollback(replica)
+        plays.append(done)
+        figures.plays["rollback"].append(done.works())
+        assert served(replica) == before
+        assert settled(replica) == []
+
+
+def test_a_job_that_a_stopping_worker_does_not_wait_for_is_run_again(load, replica, make_source, plays):
+    """It goes back to the queue, and the next worker begins it anew."""
+    done = deploy(replica, make_source("cuts a job off"))
+    plays.append(done)
+    assert done.reach("verify"), done.text
+    job = LongJob(replica)
+    wait_until(lambda: job.state["attempts"], "the job began")
+    done.works()
+    wait_until(lambda: job.state["finished"], "the job ended")
+    assert job.state["status"] == "done"
+    assert job.state["effects"] == 1
+    assert job.state["attempts"] > 1, "the worker did not stop while the job ran: nothing is proved"
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_release_that_is_broken_changes_nothing(load, replica, make_source, plays, kind):
+    before, links = served(replica), replica.look()
+    broken = BROKEN[kind]
+    done = deploy(replica, make_source("broken", broken), *broken.options).wait()
+    plays.append(done)
+    assert done.process.returncode != 0, done.text
+    for words in broken.says:
+        assert words in done.failed, f"the deploy does not say {words!r}:\n{done.text}"
+    after = replica.look()
+    assert [after[name] for name in ("record", "traffic", "live")] == [
+        links[name] for name in ("record", "traffic", "live")
+    ]
+    assert served(replica) == before
+    assert settled(replica) == []
+
+
+def test_nothing_was_lost(load, figures, evidence_of, plays):
+    load.stop()
+    figures.add(load)
+    print(load.said)
+    assert load.lost_nothing, evidence_of(load, plays)
