@@ -79,6 +79,9 @@ class Replica:
         code = "".join(f"{name} = {value!r}\n" for name, value in places.items()) + LOOK
         return json.loads(self.run("python3 -", given=code))
 
+    def releases(self):
+        return json.loads(self.run("app-releases --json"))
+
     @property
     def tls(self):
         return ssl.create_default_context(cafile=self.authority)
@@ -129,7 +132,8 @@ def wait_until(condition, message, seconds=PATIENCE):
     """The condition's first true value."""
     end = time.monotonic() + seconds
     while not (value := condition()):
-        assert time.monotonic() < end, f"{message} within {seconds} s"
+        if time.monotonic() > end:
+            raise AssertionError(f"{message() if callable(message) else message} within {seconds} s")
         time.sleep(0.2)
     return value
 

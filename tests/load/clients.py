@@ -58,7 +58,12 @@ class Load:
         self.http, self.posts = Tally("requests"), Tally("posts")
         self.sockets, self.messages = Tally("WebSockets"), Tally("messages")
         self.jobs = Tally("jobs")
-        self.context = ssl.create_default_context(cafile=options.ca) if self.url.startswith("https") else None
+        # (!) httpx writes the protocols that it offers into the context: one for all of them would have a server
+        # speak HTTP/2 with those who cannot
+        self.contexts = {}
+        if self.url.startswith("https"):
+            for what in (1, 2, "WebSocket"):
+                self.contexts[what] = ssl.create_default_context(cafile=options.ca)
         self.token = None
         self.rooms = {}  # slug: Room
 
@@ -70,7 +75,7 @@ class Load:
     def client(self, number, *, version=1, keep=True):
         """Its own pool of connections: no two clients share one."""
         transport = httpx.AsyncHTTPTransport(
-            verify=self.context or False,
+            verify=self.contexts.get(version, False),
             http1=version == 1,
             http2=version == 2,
             local_address=self.address(number),
@@ -121,7 +126,7 @@ class Load:
     # --- HTTP
 
     async def http_client(self, number):
-        kinds = list(itertools.product((1, 2) if self.context else (1,), (True, False), ("GET", "POST")))
+        kinds = list(itertools.product((1, 2) if self.contexts else (1,), (True, False), ("GET", "POST")))
         version, keep, method = kinds[number % len(kinds)]
         slow = number % 10 == 9
         what = f"{number} HTTP/{version} {'kept' if keep else 'single'}{' slow' if slow else ''}"
@@ -414,7 +419,7 @@ class Chatter:
         url = base + SITE["chat"].format(room=self.room.slug) + since
         async with websockets.connect(
             url,
-            ssl=load.context if url.startswith("wss") else None,
+            ssl=load.contexts.get("WebSocket"),
             local_addr=(address, 0) if address else None,
             origin=load.url,
             additional_headers={"Cookie": f"sessionid={self.cookie}"},
