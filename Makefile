@@ -146,9 +146,10 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
-# on the machine of the other tests, after them, and one round of it
+# on the machine of the other tests, after them; as much of it as fits
 test-ci: FAULTS := tests/faults
 test-ci: export RELEASES_ROUNDS ?= 1
+test-ci: export RELEASES_CLIENTS ?= 40
 test-ci: test test-api test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json

@@ -58,8 +58,8 @@ class Load:
         self.http, self.posts = Tally("requests"), Tally("posts")
         self.sockets, self.messages = Tally("WebSockets"), Tally("messages")
         self.jobs = Tally("jobs")
-        # (!) httpx writes the protocols that it offers into the context: one for all of them would have a server
-        # speak HTTP/2 with those who cannot
+        # (!) httpx writes the protocols that it offers into the context: with one for all of them a server
+        # would speak HTTP/2 with those who cannot
         self.contexts = {}
         if self.url.startswith("https"):
             for what in (1, 2, "WebSocket"):
@@ -419,7 +419,7 @@ class Chatter:
         url = base + SITE["chat"].format(room=self.room.slug) + since
         async with websockets.connect(
             url,
-            ssl=load.contexts.get("WebSocket"),
+            ssl=load.contexts.get("WebSocket") if url.startswith("wss") else None,
             local_addr=(address, 0) if address else None,
             origin=load.url,
             additional_headers={"Cookie": f"sessionid={self.cookie}"},
