@@ -117,7 +117,7 @@ def test_the_second_of_two_deploys_is_refused_and_the_lock_dies_with_its_holder(
     assert first.reach("build"), first.text
     links = replica.look()
     second = deploy(replica, make_source("second of two")).wait()
-    held = re.search(r"held by \S+@\S+ since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second.said)
+    held = re.search(r"is locked: deploy by \S+@\S+ since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", second.said)
     assert second.process.returncode != 0, second.text
     assert held, second.text
     assert not second.phases & {"build", "check", "migrate", "start", "verify", "switch", "follow", "drain"}
@@ -125,12 +125,12 @@ def test_the_second_of_two_deploys_is_refused_and_the_lock_dies_with_its_holder(
     assert replica.look()["live"] == links["live"]
     first.kill()
     assert serves(replica) == before
-    wait_until(lambda: "is held by" not in deploy_once(replica, source).said, "the lock is free", seconds=30)
+    wait_until(lambda: "is locked" not in deploy_once(replica, source).said, "the lock is free", seconds=30)
     assert serves(replica) == source.name
     assert settled(replica) == []
 
 
 def deploy_once(replica, source):
     done = deploy(replica, source).wait()
-    assert done.process.returncode == 0 or "is held by" in done.said, done.text
+    assert done.process.returncode == 0 or "is locked" in done.said, done.text
     return done

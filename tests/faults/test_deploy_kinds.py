@@ -15,19 +15,21 @@ def lock(source):
     """The sample's packages in a pyproject.toml and a uv.lock, in the versions of this checkout's lock."""
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["app"]
     lines = (ROOT / "requirements/app.txt").read_text().splitlines()
-    pins = [line.partition(" ")[0] for line in lines if line[:1].isalnum()]
+    pins = [line.rstrip(" \\") for line in lines if line[:1].isalnum()]
     project = f"""\
 [project]
 name = "sample"
 version = "1"
-requires-python = ">=3.13"
+requires-python = ">=3.11"
 dependencies = {wanted!r}
 [tool.uv]
 constraint-dependencies = {pins!r}
 """
     (source.root / "pyproject.toml").write_text(project)
     command = [BIN / "uv", "lock", "--quiet", "--directory", source.root]
-    subprocess.run(command, env=os.environ | {"UV_SYSTEM_CERTS": "true"}, check=True)
+    subprocess.run(
+        command, env=os.environ | {"UV_SYSTEM_CERTS": "true", "UV_PYTHON_DOWNLOADS": "never"}, check=True
+    )
 
 
 def test_a_release_is_built_from_a_lock_of_uv(replica, make_source):
