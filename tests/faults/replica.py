@@ -1,6 +1,7 @@
 """The replica that these tests break, and what runs on it."""
 
 import contextlib
+import functools
 import ipaddress
 import json
 import os
@@ -74,6 +75,10 @@ class Replica:
         """Python in the live release; by standard input, as arguments are for all to see."""
         return self.run("app-manage shell --no-imports -v 0", given=code)
 
+    def served(self):
+        """The name of the release that answers; None for one that no test made."""
+        return self.get("/livez").json().get("release")
+
     def look(self):
         places = {"HOME": self.settings["app_home"], "SOCKETS": self.settings["app_runtime_directory"]}
         code = "".join(f"{name} = {value!r}\n" for name, value in places.items()) + LOOK
@@ -82,7 +87,7 @@ class Replica:
     def releases(self):
         return json.loads(self.run("app-releases --json"))
 
-    @property
+    @functools.cached_property
     def tls(self):
         return ssl.create_default_context(cafile=self.authority)
 
@@ -126,6 +131,11 @@ def settled(replica):
     if seen["torn"] or seen["aside"]:
         wrong.append(f"left behind: {seen['torn'] + seen['aside']}")
     return wrong
+
+
+def well(replica):
+    """Until what nobody waits for, as a rollback's old slot, has ended as well."""
+    wait_until(lambda: not settled(replica), lambda: f"all is well: {settled(replica)}")
 
 
 def wait_until(condition, message, seconds=PATIENCE):

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 from faults.releases import BIN, ROOT, deploy
-from faults.replica import settled
+from faults.replica import well
 
 pytestmark = [pytest.mark.full, pytest.mark.disruptive, pytest.mark.usefixtures("left_well")]
 
@@ -36,8 +36,8 @@ def test_a_release_is_built_from_a_lock_of_uv(replica, make_source):
     source = make_source("from a lock of uv")
     lock(source)
     deploy(replica, source, "-e", "app_requirements=pyproject.toml").works()
-    assert replica.get("/livez").json()["release"] == source.name
-    assert settled(replica) == []
+    assert replica.served() == source.name
+    well(replica)
 
 
 def test_a_migration_that_holds_up_requests_waits_until_somebody_insists(replica, make_source):
@@ -58,6 +58,6 @@ def test_a_migration_that_holds_up_requests_waits_until_somebody_insists(replica
     try:
         deploy(replica, source, *insisting).works()
         assert replica.run(count) == "1"
-        assert replica.get("/livez").json()["release"] == source.name
+        assert replica.served() == source.name
     finally:
         replica.run("app-run --direct python manage.py migrate core 0001_initial --verbosity 0", check=False)
