@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from faults import releases
 from faults.replica import Replica, many_addresses
+from machines.conftest import host_of_machines  # noqa: F401  a fixture
 
 FIGURES = pytest.StashKey()
 # name in the clients' report: what of it is said at the end
