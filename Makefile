@@ -109,7 +109,7 @@ psql: environment ## open the application's database
 
 ##@ Tests
 .PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-replica \
-	test-machines test-fresh test-vagrant test-ci test-full
+	test-releases test-machines test-fresh test-vagrant test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -142,7 +142,10 @@ test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREEN
 	@tests/with-replica $(BIN)/pytest tests/browser $(ARGS)
 
 test-replica: .venv/ready
-	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(ARGS)
+	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(FAULTS) $(ARGS)
+
+test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
+	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
 
 test: lint test-app test-config test-replica ## lint, app, config, infra, smoke and browser
 
@@ -155,6 +158,10 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
+# on the machine of the other tests, after them; as much of it as fits
+test-ci: FAULTS := tests/faults
+test-ci: export RELEASES_ROUNDS ?= 1
+test-ci: export RELEASES_CLIENTS ?= 40
 test-ci: test test-api test-migrations test-load test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json

@@ -9,6 +9,8 @@ import shutil
 import pytest
 from machines.environment import ANSIBLE, ROOT, Environment
 
+pytestmark = pytest.mark.full  # two machines of its own
+
 HOSTS = ("one", "two")
 GROUPS = ("local", "edge", "web", "worker", "database", "redis", "monitoring", "backup")
 

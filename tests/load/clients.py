@@ -58,7 +58,12 @@ class Load:
         self.http, self.posts = Tally("requests"), Tally("posts")
         self.sockets, self.messages = Tally("WebSockets"), Tally("messages")
         self.jobs = Tally("jobs")
-        self.context = ssl.create_default_context(cafile=options.ca) if self.url.startswith("https") else None
+        # (!) httpx writes the protocols that it offers into the context: with one for all of them a server
+        # would speak HTTP/2 with those who cannot
+        self.contexts = {}
+        if self.url.startswith("https"):
+            for what in (1, 2, "WebSocket"):
+                self.contexts[what] = ssl.create_default_context(cafile=options.ca)
         self.token = None
         self.rooms = {}  # slug: Room
 
@@ -70,7 +75,7 @@ class Load:
     def client(self, number, *, version=1, keep=True):
         """Its own pool of connections: no two clients share one."""
         transport = httpx.AsyncHTTPTransport(
-            verify=self.context or False,
+            verify=self.contexts.get(version, False),
             http1=version == 1,
             http2=version == 2,
             local_address=self.address(number),
@@ -121,7 +126,7 @@ class Load:
     # --- HTTP
 
     async def http_client(self, number):
-        kinds = list(itertools.product((1, 2) if self.context else (1,), (True, False), ("GET", "POST")))
+        kinds = list(itertools.product((1, 2) if self.contexts else (1,), (True, False), ("GET", "POST")))
         version, keep, method = kinds[number % len(kinds)]
         slow = number % 10 == 9
         what = f"{number} HTTP/{version} {'kept' if keep else 'single'}{' slow' if slow else ''}"
@@ -206,6 +211,7 @@ class Load:
 
     async def visitor(self, number):
         what = f"visitor {number}"
+        kind = self.options.job_kinds[min(number, len(self.options.job_kinds) - 1)]
         known = {}  # the id of a job: its text
         async with self.client(number) as client:
             for count in itertools.count():
@@ -213,18 +219,18 @@ class Load:
                     break
                 text, key = f"load-{self.run}-{number}-{count}", str(uuid.uuid4())
                 self.jobs.add("sent")
-                if await self.order(client, what, text, key):
+                if await self.order(client, what, kind, text, key):
                     self.jobs.add("accepted")
                     await self.follow(client, what, text, known)
                 await self.pause(self.options.job_pause)
 
-    async def order(self, client, what, text, key):
+    async def order(self, client, what, kind, text, key):
         """Until it is taken; by its key it is one job, however often it is sent."""
         deadline = time.monotonic() + self.options.settle
         while time.monotonic() < deadline:
             page = await self.ask(client, "GET", SITE["jobs"], expected=[200], what=what)
             if page:
-                data = {"kind": self.options.job_kind, "text": text, "key": key}
+                data = {"kind": kind, "text": text, "key": key}
                 data["csrfmiddlewaretoken"] = hidden(page)
                 answer = await self.ask(
                     client,
@@ -413,7 +419,7 @@ class Chatter:
         url = base + SITE["chat"].format(room=self.room.slug) + since
         async with websockets.connect(
             url,
-            ssl=load.context if url.startswith("wss") else None,
+            ssl=load.contexts.get("WebSocket") if url.startswith("wss") else None,
             local_addr=(address, 0) if address else None,
             origin=load.url,
             additional_headers={"Cookie": f"sessionid={self.cookie}"},
@@ -505,7 +511,12 @@ def arguments(given=None):
     add("--websockets", type=int, default=100, help="chatters (%(default)s)")
     add("--rooms", type=int, default=10, help="that they are in (%(default)s)")
     add("--visitors", type=int, default=10, help="who order jobs (%(default)s)")
-    add("--job-kind", default="flaky", help="(%(default)s)")
+    add(
+        "--job-kinds",
+        type=lambda text: text.split(","),
+        default=["flaky"],
+        help="the first visitor's, the second's ...; the last is that of all further ones (flaky)",
+    )
     add("--pause", type=float, default=1, help="seconds between requests of one client (%(default)s)")
     add("--message-pause", type=float, default=5, help="between messages of one chatter (%(default)s)")
     add("--job-pause", type=float, default=1, help="between jobs of one visitor (%(default)s)")

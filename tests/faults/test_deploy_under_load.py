@@ -1,0 +1,150 @@
+"""Deploys, rollbacks and broken releases while people use the site: nobody notices.
+
+One load runs through all of it, from the first test to the last, which says what was lost. The tests here are
+one story, and run in this order.
+"""
+
+import json
+import re
+import secrets
+import ssl
+import uuid
+
+import httpx
+import pytest
+from faults.releases import BROKEN, CLIENTS, ROUNDS, deploy, rollback
+from faults.replica import wait_until, well
+from load.running import running
+
+pytestmark = pytest.mark.disruptive
+
+# a round alone is CI's, which takes one kind of each way to fail
+KINDS = (
+    BROKEN if ROUNDS > 1 else ("cannot be imported", "never ready", "migration fails", "dies after its start")
+)
+
+USERS = 10  # each with one WebSocket in each room
+MAKE_USERS = """
+import json
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+names, password = json.loads({given!r})
+User.objects.filter(username__in=names).delete()
+User.objects.bulk_create(User(username=name, password=make_password(password)) for name in names)
+"""
+
+
+@pytest.fixture(scope="module")
+def users(replica):
+    password = secrets.token_urlsafe(12)
+    names = [f"load{number}" for number in range(USERS)]
+    replica.shell(MAKE_USERS.format(given=json.dumps([names, password])))
+    return [f"{name}:{password}" for name in names]
+
+
+@pytest.fixture(scope="module")
+def plays():
+    """All that was done to the releases."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def long_jobs():
+    return []
+
+
+@pytest.fixture(scope="module")
+def load(replica, left_well, addresses, users, make_source, plays, tmp_path_factory):
+    """The clients, at work."""
+    if replica.served() is None:  # the worker that stops first must know long jobs
+        plays.append(deploy(replica, make_source("first")).works())
+    options = ["--url", replica.url, "--ca", replica.authority, "--seconds", 3600]
+    options += ["--addresses", ",".join(addresses), "--users", ",".join(users), "--rooms", 10]
+    options += ["--http", CLIENTS, "--websockets", CLIENTS]
+    # two that keep a job of six seconds running, and six whose jobs fail twice and are tried again
+    options += ["--visitors", 8, "--job-kinds", "fetch,fetch,flaky"]
+    with running(tmp_path_factory.mktemp("load"), *options) as clients:
+        yield clients
+
+
+class LongJob:
+    """A job that works for longer than a stopping worker waits, ordered by a visitor of its own."""
+
+    def __init__(self, replica):
+        self.client = httpx.Client(
+            base_url=replica.url,
+            verify=ssl.create_default_context(cafile=replica.authority),
+            headers={"Referer": f"{replica.url}/jobs/", "Origin": replica.url},
+            timeout=30,
+        )
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', self.client.get("/jobs/").text)[1]
+        form = {"kind": "fetch", "text": "long", "key": str(uuid.uuid4()), "csrfmiddlewaretoken": token}
+        answer = self.client.post("/jobs/start", data=form)
+        assert answer.status_code == 302, answer.text
+        self.path = re.search(r'"(/jobs/[0-9a-f-]{36})"', self.client.get("/jobs/").text)[1]
+
+    def was_begun_anew(self):
+        """It went back to the queue, and another worker did it: once, as far as anybody can tell."""
+        state = wait_until(self.finished, "the long job ended")
+        assert (state["status"], state["effects"]) == ("done", 1), state
+        assert state["attempts"] > 1, (
+            f"no worker stopped while the job ran, so that nothing is proved: {state}"
+        )
+
+    def finished(self):
+        state = self.client.get(self.path).json()
+        return state if state["finished"] else None
+
+
+def test_deploys_and_rollbacks_are_served_by_the_release_that_they_name(
+    load, replica, make_source, plays, long_jobs, figures
+):
+    names = {replica.look()["live"]: replica.served()}
+    for number in range(ROUNDS):
+        source = make_source(f"round {number}")
+        done = deploy(replica, source)
+        plays.append(done)
+        if number == ROUNDS - 1:  # those of earlier rounds would be cut off again and again
+            assert done.reach("verify"), done.text
+            long_jobs.append(LongJob(replica))
+        figures.plays["deploy"].append(done.works())
+        assert replica.served() == source.name
+        well(replica)
+        names[replica.look()["live"]] = source.name
+
+        (previous,) = [one["id"] for one in replica.releases() if one["previous"]]
+        done = rollback(replica)
+        plays.append(done)
+        figures.plays["rollback"].append(done.works())
+        assert replica.look()["live"] == previous
+        assert replica.served() == names[previous]
+        well(replica)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_release_that_is_broken_changes_nothing(load, replica, make_source, plays, kind):
+    before, links = replica.served(), replica.look()
+    broken = BROKEN[kind]
+    done = deploy(replica, make_source("broken", broken), *broken.options).wait()
+    plays.append(done)
+    assert done.process.returncode != 0, done.text
+    for words in broken.says:
+        assert words in done.failed, f"the deploy does not say {words!r}:\n{done.text}"
+    after = replica.look()
+    assert [after[name] for name in ("record", "traffic", "live")] == [
+        links[name] for name in ("record", "traffic", "live")
+    ]
+    assert replica.served() == before
+    well(replica)
+
+
+def test_a_job_that_a_stopping_worker_did_not_wait_for_was_begun_anew(load, long_jobs):
+    for job in long_jobs:
+        job.was_begun_anew()
+
+
+def test_nothing_was_lost(load, figures, evidence_of, plays):
+    load.stop()
+    figures.add(load)
+    print(load.said)
+    assert load.lost_nothing, evidence_of(load, plays)
