@@ -148,4 +148,7 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) pyproject.toml --extra uv -o requirements/uv.txt
 	$(LOCK) pyproject.toml --extra app -o requirements/app.txt
 	$(LOCK) runtime/pyproject.toml --extra websocket --extra migrations -c requirements/app.txt -o requirements/runtime.txt
+	$(LOCK) runtime/pyproject.toml --extra settings -c requirements/app.txt -c requirements/runtime.txt -o requirements/settings.txt
+	$(LOCK) runtime/pyproject.toml --extra settings-websocket -c requirements/app.txt -c requirements/runtime.txt \
+		-o requirements/settings-websocket.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt
