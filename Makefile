@@ -48,7 +48,7 @@ down: environment ## remove those machines and their data
 	@$(PLAYBOOK) infra/ansible/down.yml $(BECOME) $(ARGS)
 
 ##@ Servers
-.PHONY: converge provision deploy verify new-env
+.PHONY: converge provision deploy verify new-env new-app
 converge: environment ## build the servers of ENV; again, it changes nothing
 	@$(PLAYBOOK) infra/ansible/site.yml $(ARGS)
 
@@ -63,6 +63,10 @@ verify: environment ## prove the servers of ENV: testinfra and smoke tests, read
 new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOMAIN=app.example.org
 	@$(BIN)/ansible-playbook infra/ansible/new-env.yml \
 		-e '{"name": "$(NAME)", "host": "$(HOST)", "domain": "$(DOMAIN)", "key": "$(KEY)"}' $(ARGS)
+
+# SOURCE as it is; answers that are given as APP_... reach the program by the environment
+new-app: .venv/ready ## the inventory of a replica with your application: NAME=shop SOURCE=../shop
+	@$(BIN)/python infra/ansible/new_app.py '$(NAME)' '$(SOURCE)'
 
 ##@ Look inside
 .PHONY: url ca demo ssh logs status manage seed-data psql
@@ -96,7 +100,7 @@ psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-api test-infra test-smoke test-browser test-replica test-machines test-fresh test-vagrant \
+.PHONY: lint test test-app test-config test-api test-infra test-smoke test-browser test-replica test-machines test-fresh test-vagrant test-your-app \
 	test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
@@ -134,10 +138,13 @@ test-machines: .venv/ready ## how machines are made, killed, brought back and re
 test-fresh: .venv/ready ## the README's commands on a pristine control machine
 	@$(BIN)/pytest tests/fresh $(ARGS)
 
+test-your-app: .venv/ready ## two applications from PyPI, deployed by variables alone
+	@$(BIN)/pytest tests/your_app $(ARGS)
+
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
-test-ci: test test-api test-machines test-fresh test-vagrant ## what CI runs
+test-ci: test test-api test-your-app test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py
@@ -151,4 +158,5 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) runtime/pyproject.toml --extra settings -c requirements/app.txt -c requirements/runtime.txt -o requirements/settings.txt
 	$(LOCK) runtime/pyproject.toml --extra settings-websocket -c requirements/app.txt -c requirements/runtime.txt \
 		-o requirements/settings-websocket.txt
+	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

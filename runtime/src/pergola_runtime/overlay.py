@@ -3,7 +3,7 @@
 For a project that does not read its environment itself. What it says stays as it is but for what cannot be
 right on a server of Pergola: its secrets, its addresses, and what each process would keep to itself.
 
-    python -m pergola_runtime.overlay shop.asgi:application   says whether that application takes these settings
+    python -m pergola_runtime.overlay shop.asgi:application   refuses one that does not take these settings
 """
 
 import importlib
@@ -150,7 +150,7 @@ def logging(own):
 
 
 def over(own, environ, directory="."):
-    """``own``: the project's names. ``directory``: the release's, where the list of static files is written."""
+    """``own``: the project's names. ``directory``: the release's, for the list of its static files."""
     missing = [name for name in REQUIRED if not environ.get(name)]
     if missing:
         sys.exit(f"{MODULE} wants {', '.join(missing)} in the environment: run it as app-manage does")
@@ -198,8 +198,8 @@ def main():
 
     if settings.SETTINGS_MODULE != MODULE:
         sys.exit(
-            f"{module} sets DJANGO_SETTINGS_MODULE to {settings.SETTINGS_MODULE} whatever the environment says, so "
-            "that app_settings_overlay has no effect: write os.environ.setdefault(...) there, or set app_asgi to ''"
+            f"{module} sets DJANGO_SETTINGS_MODULE to {settings.SETTINGS_MODULE} whatever the "
+            "environment says, and app_settings_overlay has no effect: write os.environ.setdefault(...), or set app_asgi to ''"
         )
 
 

@@ -82,7 +82,8 @@ class ActionModule(ActionBase):
             value = self._templar.template(raw)
         except Exception:
             return []  # whoever uses it reports it
-        kinds = {bool: "true or false", int: "a whole number", str: "a text", list: "a list", dict: "a mapping"}
+        kinds = {bool: "true or false", int: "a whole number", str: "a text"}
+        kinds |= {list: "a list", dict: "a mapping"}
         # in Python true is a number too
         number = isinstance(literal, int) and not isinstance(literal, bool)
         fits = str(value).isdecimal() if number else isinstance(value, type(literal))
