@@ -385,7 +385,7 @@ def write(name, source, revision, known):
     group_vars.mkdir(parents=True)
     hosts = HOSTS.format(name=name) + "".join(f"{group}:\n  hosts:\n    app:\n" for group in GROUPS)
     (folder / "hosts.yml").write_text(hosts)
-    (folder / "addresses.py").symlink_to("../local/addresses.py")
+    (folder / "addresses.py").symlink_to("../../roles/machines/files/addresses.py")
     (group_vars / "local.yml").symlink_to("../../local/group_vars/local.yml")
     lines = [f"app_source: {json.dumps(source)}"]
     if revision:

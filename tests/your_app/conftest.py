@@ -1,4 +1,4 @@
-"""Applications that nobody here wrote, as a person brings theirs: make new-app, make up, and no file changed."""
+"""Applications that nobody here wrote, as a person brings theirs: make new-app, make up, and nothing else."""
 
 import json
 import os
@@ -78,8 +78,9 @@ class Replica:
 
 
 @pytest.fixture(scope="module")
-def brought(request, host_of_machines, sources, tmp_path_factory):
+def brought(request, sources, tmp_path_factory):
     """The application that the test file names, on a replica of its own."""
+    request.getfixturevalue("host_of_machines")
     wanted = request.module.APPLICATION
     source = sources[wanted["source"]]
     for name, text in wanted.get("files", {}).items():

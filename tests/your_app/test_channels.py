@@ -36,8 +36,8 @@ def test_a_page_and_the_static_files_that_it_names(brought):
 
 
 async def test_what_one_visitor_does_all_see(brought):
-    """Their sockets are held by several processes. The web processes told those by the cache what each visitor
-    may hear, and they tell each other by the channel layer; the project's own settings have both in memory.
+    """Several processes hold their sockets. The web processes told those by the cache what each visitor
+    may hear, and they tell each other by the channel layer. Its own settings have both in memory.
     """
     address = brought.settings["site_url"].replace("https://", "wss://") + "/ws/"
     origin = brought.settings["site_url"]

@@ -199,7 +199,8 @@ def main():
     if settings.SETTINGS_MODULE != MODULE:
         sys.exit(
             f"{module} sets DJANGO_SETTINGS_MODULE to {settings.SETTINGS_MODULE} whatever the "
-            "environment says, and app_settings_overlay has no effect: write os.environ.setdefault(...), or set app_asgi to ''"
+            "environment says, and app_settings_overlay has no effect: write os.environ.setdefault(...), "
+            "or set app_asgi to ''"
         )
 
 
