@@ -48,7 +48,7 @@ down: environment ## remove those machines and their data
 	@$(PLAYBOOK) infra/ansible/down.yml $(BECOME) $(ARGS)
 
 ##@ Servers
-.PHONY: converge provision deploy verify new-env new-app
+.PHONY: converge provision deploy rollback releases verify new-env new-app
 converge: environment ## build the servers of ENV; again, it changes nothing
 	@$(PLAYBOOK) infra/ansible/site.yml $(ARGS)
 
@@ -56,6 +56,12 @@ provision: converge ## another name for converge
 
 deploy: environment ## bring the application of this checkout (or app_source) out
 	@$(PLAYBOOK) infra/ansible/deploy.yml $(ARGS)
+
+rollback: environment ## go back to the release before, or to RELEASE=id, in seconds
+	@$(PLAYBOOK) infra/ansible/rollback.yml $(if $(RELEASE),-e release=$(RELEASE)) $(ARGS)
+
+releases: environment ## list the releases that a host holds (HOST=app)
+	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-releases
 
 verify: environment ## prove the servers of ENV: testinfra and smoke tests, read-only
 	@ENV=$(ENV) $(BIN)/pytest tests/infra tests/smoke -m "not disruptive" $(ARGS)

@@ -92,13 +92,19 @@ def test_a_template_is_short_and_says_who_wrote_it(template):
 
 
 def test_the_application_is_told_every_variable_that_it_requires(server):
-    """Names in config/env.py and names in the rendered environment file are the same."""
+    """Names in config/env.py and names in the rendered environment file and unit are the same."""
     from config.env import VARIABLES
 
     told = set(re.findall(r"^([A-Z_]+)=", (server / "etc/app/app.env").read_text(), re.M)) - {
         "GREETING",
         "NUMBER",
     }
+    # what each release has of its own
+    told |= {"STATIC_ROOT"} & set(
+        re.findall(
+            r"^Environment=([A-Z_]+)=", (server / "etc/systemd/system/app-web@.service").read_text(), re.M
+        )
+    )
     # the sample's own and their defaults stand in env.py alone, as infra knows none of an application's
     assert told == set(VARIABLES) - {"DEBUG", "UPSTREAMS_SOCKET", "LAB_ASGI_SOCKET", "LAB_WSGI_SOCKET"}
 
