@@ -48,7 +48,7 @@ down: environment ## remove those machines and their data
 	@$(PLAYBOOK) infra/ansible/down.yml $(BECOME) $(ARGS)
 
 ##@ Servers
-.PHONY: converge provision deploy rollback releases maintenance-on maintenance-off verify new-env
+.PHONY: converge provision deploy rollback releases maintenance-on maintenance-off verify new-env new-app
 converge: environment ## build the servers of ENV; again, it changes nothing
 	@$(PLAYBOOK) infra/ansible/site.yml $(ARGS)
 
@@ -75,6 +75,10 @@ verify: environment ## prove the servers of ENV: testinfra and smoke tests, read
 new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOMAIN=app.example.org
 	@$(BIN)/ansible-playbook infra/ansible/new-env.yml \
 		-e '{"name": "$(NAME)", "host": "$(HOST)", "domain": "$(DOMAIN)", "key": "$(KEY)"}' $(ARGS)
+
+# SOURCE as it is; answers that are given as APP_... reach the program by the environment
+new-app: .venv/ready ## the inventory of a replica with your application: NAME=shop SOURCE=../shop
+	@$(BIN)/python infra/ansible/new_app.py '$(NAME)' '$(SOURCE)'
 
 ##@ Look inside
 .PHONY: url ca demo ssh logs status manage seed-data psql
@@ -109,7 +113,7 @@ psql: environment ## open the application's database
 
 ##@ Tests
 .PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-replica \
-	test-releases test-machines test-fresh test-vagrant test-ci test-full
+	test-releases test-machines test-fresh test-your-app test-vagrant test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -155,6 +159,9 @@ test-machines: .venv/ready ## how machines are made, killed, brought back and re
 test-fresh: .venv/ready ## the README's commands on a pristine control machine
 	@$(BIN)/pytest tests/fresh $(ARGS)
 
+test-your-app: .venv/ready ## two applications from PyPI, deployed by variables alone
+	@$(BIN)/pytest tests/your_app $(ARGS)
+
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
@@ -162,7 +169,7 @@ test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 test-ci: FAULTS := tests/faults
 test-ci: export RELEASES_ROUNDS ?= 1
 test-ci: export RELEASES_CLIENTS ?= 40
-test-ci: test test-api test-migrations test-load test-machines test-fresh test-vagrant ## what CI runs
+test-ci: test test-api test-migrations test-load test-your-app test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py
@@ -173,4 +180,8 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) pyproject.toml --extra uv -o requirements/uv.txt
 	$(LOCK) pyproject.toml --extra app -o requirements/app.txt
 	$(LOCK) runtime/pyproject.toml --extra websocket --extra migrations -c requirements/app.txt -o requirements/runtime.txt
+	$(LOCK) runtime/pyproject.toml --extra settings -c requirements/app.txt -c requirements/runtime.txt -o requirements/settings.txt
+	$(LOCK) runtime/pyproject.toml --extra settings-websocket -c requirements/app.txt -c requirements/runtime.txt \
+		-o requirements/settings-websocket.txt
+	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

@@ -82,23 +82,20 @@ def playbook(tmp_path):
     return Playbook(tmp_path)
 
 
-@pytest.fixture(scope="session")
-def settings():
+def settings_of(given):
     """Every setting as a converge of the local replica works it out, facts and secrets included."""
     spec = importlib.util.spec_from_file_location("pergola_settings", ANSIBLE / "settings.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    _, hosts = module.load("local", GIVEN)
+    _, hosts = module.load("local", given)
     return hosts["app"]
 
 
-@pytest.fixture(scope="session")
-def server(settings, tmp_path_factory):
-    """A folder that holds every rendered file at its place on the server."""
+def render(settings, root):
+    """Every rendered file at its place on the server, under ``root``."""
     from ansible.parsing.dataloader import DataLoader
     from ansible.template import Templar, trust_as_template
 
-    root = tmp_path_factory.mktemp("server")
     for template in TEMPLATES:
         folder, *rest = template.relative_to(INFRA).parts
         name = str(Path(*rest)).removesuffix(".j2")
@@ -120,3 +117,20 @@ def server(settings, tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
+
+
+@pytest.fixture(scope="session")
+def settings():
+    return settings_of(GIVEN)
+
+
+@pytest.fixture(scope="session")
+def server(settings, tmp_path_factory):
+    """A folder that holds every rendered file at its place on the server."""
+    return render(settings, tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture
+def server_with(tmp_path):
+    """The same for an application of another kind."""
+    return lambda **given: render(settings_of(GIVEN | given), tmp_path)

@@ -97,6 +97,30 @@ def test_a_path_of_the_application_that_cannot_work_is_refused(playbook):
     assert "app_celery is 'config.celery:app; id': write it as" in said
 
 
+@pytest.mark.parametrize(
+    ("bad", "line"),
+    [
+        (
+            {"app_runtime": False, "app_settings_overlay": True},
+            "app_runtime is false, and app_settings_overlay is true, which is pergola_runtime's: set app_",
+        ),
+        ({"app_runtime": False, "app_asgi": ""}, "app_runtime is false, and app_asgi is '', which is"),
+        ({"app_runtime": "no"}, "app_runtime is 'no': write true or false"),
+        ({"app_static_url": "static/"}, "app_static_url is 'static/': write it as a path such as /static/"),
+        ({"app_media_url": "/"}, "app_media_url is '/': write it as a path such as /media/, or empty"),
+        ({"app_media_url": "/ws/"}, "'/static/', '/ws/' and '/ws/': give each a path of its own"),
+        (
+            {"app_media_url": "/m/", "app_media": "none"},
+            "app_media_url is '/m/' and app_media is 'none': set",
+        ),
+        ({"app_env": {"APP_SETTINGS_MODULE": "x"}}, "app_env holds APP_SETTINGS_MODULE: names are letters"),
+    ],
+)
+def test_what_an_application_cannot_be_is_refused(playbook, bad, line):
+    playbook.settings(GOOD | bad)
+    assert line in refusal(playbook.run())
+
+
 def test_files_on_one_of_several_web_hosts_are_refused(playbook):
     """What a visitor uploads to one would be missing on the others, every second time."""
     playbook.hosts(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 
@@ -26,8 +27,8 @@ SERVICES = [
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not here")
 
 
-def test_nginx_takes_its_configuration(server):
-    """nginx's grammar by its vendor's parser: contexts, arguments, names. A converge runs `nginx -t`."""
+def parsed_by_nginx(server):
+    """The configuration as nginx's grammar has it, by its vendor's parser: contexts, arguments, names."""
     crossplane = pytest.importorskip("crossplane")
     main = server / "etc/nginx/nginx.conf"
     # paths of the server, seen in this folder; Debian brings modules and types
@@ -39,7 +40,12 @@ def test_nginx_takes_its_configuration(server):
     known_to_nginx = ("brotli", "http2", "http3", "quic")
     errors = [error for error in parsed["errors"] if not any(word in str(error) for word in known_to_nginx)]
     assert errors == []
-    assert len(parsed["config"]) > 8
+    return parsed["config"]
+
+
+def test_nginx_takes_its_configuration(server):
+    """A converge runs `nginx -t`."""
+    assert len(parsed_by_nginx(server)) > 8
 
 
 def test_nginxs_own_pages_show_their_texts_and_load_nothing(server):
@@ -84,9 +90,7 @@ def test_a_unit_is_rated_safe(server, unit):
     assert float(exposure[1]) <= 1.0, rated.stdout
 
 
-@needs_systemd
-def test_systemd_takes_every_unit(server):
-    """A misspelt directive is a warning to systemd, which goes on without it: here it is an error."""
+def systemds_complaints(server):
     put_programs(server)
     units = []
     for path in sorted((server / UNITS).iterdir()):
@@ -99,12 +103,14 @@ def test_systemd_takes_every_unit(server):
         text=True,
         check=False,
     )
-    complaints = [
-        line
-        for line in said.stderr.splitlines()
-        if re.search(r"Unknown|Failed to parse|Invalid|Missing|not absolute|ignoring", line)
-    ]
-    assert complaints == [], said.stderr
+    words = r"Unknown|Failed to parse|Invalid|Missing|not absolute|ignoring"
+    return [line for line in said.stderr.splitlines() if re.search(words, line)]
+
+
+@needs_systemd
+def test_systemd_takes_every_unit(server):
+    """A misspelt directive is a warning to systemd, which goes on without it: here it is an error."""
+    assert systemds_complaints(server) == []
 
 
 def test_values_with_quotes_reach_the_application_unchanged(server):
@@ -127,3 +133,76 @@ def test_the_pool_fits_into_what_postgresql_accepts(server):
     )
     accepted = (server / "etc/postgresql/17/main/conf.d/pergola.conf").read_text()
     assert int(re.search(r"max_connections = (\d+)", accepted)[1]) >= pool + 20
+
+
+PLAIN = {"app_asgi": "", "app_websocket_path": "", "app_celery": "", "app_settings_overlay": True}
+KINDS = {
+    "a project that knows nothing": PLAIN,
+    "with files for everybody": PLAIN | {"app_static_url": "/a/s/", "app_media_url": "/m/"},
+    "with Channels": PLAIN | {"app_asgi": "shop.asgi:application", "app_websocket_path": "/live/"},
+    "with Celery": PLAIN | {"app_celery": "shop:app"},
+    "without the runtime": {"app_runtime": False, "app_asgi": "shop.asgi:application"},
+    "without static files": {"app_static_url": ""},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_application_has_files_that_can_be_read(server_with, kind):
+    server = server_with(**KINDS[kind])
+    assert parsed_by_nginx(server)
+    if shutil.which("systemd-analyze"):
+        assert systemds_complaints(server) == []
+
+
+def environment(server):
+    return dict(re.findall(r'^([A-Z_]+)="(.*)"$', (server / "etc/app/app.env").read_text(), re.M))
+
+
+def test_the_overlay_stands_before_the_projects_settings(server_with):
+    told = environment(server_with(**PLAIN, app_settings_module="shop.settings", app_static_url="/assets/"))
+    assert told["DJANGO_SETTINGS_MODULE"] == "pergola_runtime.settings"
+    assert (told["APP_SETTINGS_MODULE"], told["STATIC_URL"]) == ("shop.settings", "/assets/")
+
+
+def test_what_the_overlay_wants_is_in_the_environment_file(server):
+    """The same names, as an overlay that lacks one refuses to start."""
+    from pergola_runtime.overlay import REQUIRED
+
+    units = [path for path in (server / UNITS).glob("app-*.service") if "app-live" not in path.name]
+    assert all("\nEnvironment=STATIC_ROOT=" in unit.read_text() for unit in units)  # the release's own
+    assert set(REQUIRED) - {"STATIC_ROOT"} <= set(environment(server))
+
+
+def test_a_project_without_asgi_is_served_by_djangos_own(server_with):
+    unit = (server_with(**PLAIN) / UNITS / "app-web@.service").read_text()
+    assert "bin/gunicorn pergola_runtime.asgi:application " in unit
+
+
+def test_without_the_runtime_nothing_of_it_is_run(server_with):
+    server = server_with(**KINDS["without the runtime"])
+    assert not [
+        path
+        for path in (server / UNITS).rglob("*")
+        if path.is_file() and "pergola_runtime" in path.read_text()
+    ]
+
+
+def test_stock_daphne_finds_its_socket(server_with, tmp_path):
+    """The unit's line in a shell, as systemd hands it over, with a Daphne that tells what it was told."""
+    server = server_with(
+        **KINDS["without the runtime"], app_home=str(tmp_path / "h"), app_runtime_directory=str(tmp_path)
+    )
+    daphne = tmp_path / "h/slots/blue-2/venv/bin/daphne"
+    daphne.parent.mkdir(parents=True)
+    daphne.write_text('#!/bin/sh\necho "$@"\n')
+    daphne.chmod(0o755)
+    (tmp_path / "blue").mkdir()
+    (tmp_path / "blue/websocket-2.sock").write_text("what a killed one left")
+    line = re.search(r"^ExecStart=(.*)$", (server / UNITS / "app-websocket@.service").read_text(), re.M)[1]
+    for written, meant in (("%%", "\0"), ("%i", "blue-2"), ("\0", "%"), ("$$", "$")):
+        line = line.replace(written, meant)
+    ran = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
+    socket = tmp_path / "blue/websocket-2.sock"
+    told = f"--proxy-headers --verbosity 0 --unix-socket {socket} shop.asgi:application"
+    assert ran.stdout.strip() == told
+    assert not socket.exists()

@@ -82,8 +82,11 @@ class ActionModule(ActionBase):
             value = self._templar.template(raw)
         except Exception:
             return []  # whoever uses it reports it
-        kinds = {int: "a whole number", str: "a text", list: "a list", dict: "a mapping"}
-        fits = str(value).isdecimal() if isinstance(literal, int) else isinstance(value, type(literal))
+        kinds = {bool: "true or false", int: "a whole number", str: "a text"}
+        kinds |= {list: "a list", dict: "a mapping"}
+        # in Python true is a number too
+        number = isinstance(literal, int) and not isinstance(literal, bool)
+        fits = str(value).isdecimal() if number else isinstance(value, type(literal))
         if fits or (isinstance(literal, str) and isinstance(value, int | float)):
             return []
         kind = next(text for type_, text in kinds.items() if isinstance(literal, type_))
