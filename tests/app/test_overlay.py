@@ -228,6 +228,14 @@ def test_jobs_have_a_redis_database_of_their_own():
     assert set_["CELERY_BROKER_URL"] == set_["CELERY_RESULT_BACKEND"] == "redis://app:secret@127.0.0.1:6379/1"
 
 
+def test_a_cookie_for_another_site_becomes_one_for_this():
+    """A browser would throw it away, and nobody could log in."""
+    own = {"SESSION_COOKIE_DOMAIN": "127.0.0.1", "CSRF_COOKIE_DOMAIN": ".example.org"}
+    set_ = over(own, ENVIRONMENT)
+    assert set_["SESSION_COOKIE_DOMAIN"] is None
+    assert "CSRF_COOKIE_DOMAIN" not in set_
+
+
 def test_mail_goes_to_the_relay_where_there_is_one():
     console = {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}
     assert "EMAIL_BACKEND" not in over(console, ENVIRONMENT)

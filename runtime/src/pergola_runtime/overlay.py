@@ -79,6 +79,18 @@ def channel_layers(own, url):
     return {alias: shared(layer) for alias, layer in ({"default": {}} | own).items()}
 
 
+def cookie_domains(own, hosts):
+    """A browser throws a cookie away whose domain is not the site's: none, where it is another's."""
+
+    def ours(domain):
+        domain = domain.lstrip(".")
+        return any(host == domain or host.endswith(f".{domain}") for host in hosts)
+
+    names_of = ("SESSION_COOKIE_DOMAIN", "CSRF_COOKIE_DOMAIN", "LANGUAGE_COOKIE_DOMAIN")
+    named = {name: own.get(name) for name in names_of}
+    return {name: None for name, domain in named.items() if domain and not ours(domain)}
+
+
 def storages(own, directory):
     """Names of static files get a hash, as nginx lets browsers keep them for ever."""
     static = own.get("staticfiles", {}).get("BACKEND", PLAIN_STATIC)
@@ -178,6 +190,7 @@ def over(own, environ, directory="."):
         "STATIC_ROOT": environ["STATIC_ROOT"],
         "LOGGING": logging(own.get("LOGGING", {})),
     }
+    names_set |= cookie_domains(own, names_set["ALLOWED_HOSTS"])
     if str(own.get("CELERY_RESULT_BACKEND", "")).startswith("redis"):
         names_set["CELERY_RESULT_BACKEND"] = broker
     # Django 4.2's older names, which exclude the newer one
