@@ -115,8 +115,11 @@ class Application:
         return folder, f"{self.short(nearest[0])} stands there"
 
     def app_settings_module(self):
-        for path in [self.folder / "manage.py", *files(self.folder, depth=3)]:
-            if path.is_file() and (named := SETTINGS_NAME.search(text_of(path))):
+        # a manage.py often names a developer's own
+        servers = [*files(self.folder, "asgi.py"), *files(self.folder, "wsgi.py")]
+        for path in [*servers, *files(self.folder, "manage.py"), *files(self.folder, depth=3)]:
+            named = SETTINGS_NAME.search(text_of(path))
+            if named and not of_tests(path, self.folder) and self.module_file(named[1]):
                 return named[1], self.short(path)
         return None
 

@@ -23,13 +23,15 @@ STATIC_URL = "assets/"
 MEDIA_URL = "/uploads/"
 """
 FILES = {
-    "src/manage.py": 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.production") # django\n',
+    "src/manage.py": 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.local")  # django\n',
     "src/shop/__init__.py": "",
     "src/shop/settings/__init__.py": "",
     "src/shop/settings/base.py": BASE,
     "src/shop/settings/production.py": SETTINGS,
     "src/shop/urls.py": 'urlpatterns = [path("", home), path("healthz", health)]\n',
-    "src/shop/asgi.py": "application = ProtocolTypeRouter({})\n",
+    "src/shop/settings/local.py": "DEBUG = True\n",
+    "src/shop/asgi.py": 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.production")\n'
+    "application = ProtocolTypeRouter({})\n",
     "src/shop/celery.py": 'from celery import Celery\napp = Celery("shop")\n',
     "src/basket/routing.py": 'urls = [re_path(r"^live/basket/$", consumers.Basket.as_asgi())]\n',
     "src/basket/models.py": "photo = models.ImageField()\n",
@@ -142,8 +144,11 @@ def test_an_environment_that_exists_is_never_written_over(new_app):
 
 def test_a_project_of_another_kind(new_app):
     """No asgi.py, no Channels, no Celery, settings that read their environment."""
-    for name in ("asgi.py", "celery.py"):
-        (new_app.source / "src/shop" / name).unlink()
+    (new_app.source / "src/shop/celery.py").unlink()
+    (new_app.source / "src/shop/asgi.py").rename(new_app.source / "src/shop/wsgi.py")
+    new_app.write(
+        "src/shop/wsgi.py", 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.production")'
+    )
     shutil.rmtree(new_app.source / "src/basket")
     reads = (
         BASE.replace("ASGI", "WSGI")
