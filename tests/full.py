@@ -28,6 +28,7 @@ PARTS = [
     ("test-replica", {}),
     ("test-releases", {"FULL": "1"}),
     ("test-machines", {}),
+    ("test-your-app", {}),
     ("test-vagrant", {}),
     ("test-fresh", {}),
     ("test-fresh", {"RELEASES": "trixie"}),

@@ -1,7 +1,7 @@
 """Run a command for as long as a process lives: hold.py PID COMMAND ...
 
-The command gets a line on its standard input every few seconds, and the input's end when the process is gone: a
-lease, so that the far end of a broken connection notices as well. Runs by any Python, on any Unix.
+The command gets a line on its standard input every few seconds, and the input's end when the process is gone:
+a lease, so that the far end of a broken connection notices as well.
 """
 
 import contextlib

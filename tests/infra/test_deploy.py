@@ -1,4 +1,4 @@
-"""What a release that cannot work does to the one that serves: nothing."""
+"""How a release is built, named, and followed; what one that cannot work does under load: tests/faults."""
 
 import contextlib
 import json
@@ -59,21 +59,6 @@ def test_a_pin_that_the_runtime_cannot_work_with_is_refused_with_both_named(sour
     said = refused()
     assert re.search(r"pergola-runtime.{0,40}requires.{0,20}uvicorn>=", said), said
     assert "0.34.0" in said
-
-
-def test_a_release_that_cannot_be_imported_is_refused_with_its_own_words(source, refused):
-    with (source / "app/config/asgi.py").open("a") as module:
-        module.write('\nraise RuntimeError("a release that cannot start")\n')
-    assert "a release that cannot start" in refused()
-
-
-def test_a_release_that_never_gets_ready_gets_no_traffic(source, refused):
-    """It starts, and says itself that it cannot serve; the deploy shows its answer and its journal."""
-    path = source / "app/config/urls.py"
-    path.write_text(path.read_text().replace('"readyz"', '"readyz-of-old"'))
-    said = refused()
-    assert "did not answer /readyz with 200" in said
-    assert "goes on" in said
 
 
 def test_what_runs_beside_the_slots_follows_after_a_deploy_that_was_cut_off(servers, host, settings):
