@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -259,8 +260,8 @@ class Play:
 
     @property
     def failed(self):
-        """What was said from the first failure on."""
-        return " ".join(self.text.partition("fatal: ")[2].split())
+        """What was said from the first failure on, of a host or of an item."""
+        return " ".join(" ".join(re.split("^(?:fatal|failed): ", self.text, flags=re.M)[1:]).split())
 
     @property
     def seconds(self):
