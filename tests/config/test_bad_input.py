@@ -56,6 +56,12 @@ def test_impossible_domains_are_refused_and_each_is_named(playbook):
     assert not [name for name in impossible if f"holds '{name}', which no client can look up" not in said]
 
 
+def test_one_release_alone_leaves_none_to_go_back_to(playbook):
+    playbook.settings(GOOD | {"deploy_keep": 1})
+    said = refusal(playbook.run())
+    assert "deploy_keep is 1: the live release and the one to go back to stay, so write 2" in said
+
+
 def test_a_port_used_twice_is_refused(playbook):
     playbook.settings(GOOD | {"redis_port": 6432})
     assert "is 6432, and so is redis_port: give each a port of its own" in refusal(playbook.run())
