@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PHASES = ("fetch", "build", "check", "migrate", "start", "verify", "switch", "follow", "drain", "prune")
 ROUNDS = int(os.environ.get("RELEASES_ROUNDS") or 5)  # a deploy and a rollback each
-CLIENTS = int(os.environ.get("RELEASES_CLIENTS") or 100)  # over HTTP, and as many in the chat
 PATIENCE = 900
 LONG = 25  # seconds that a long job works; a stopping worker waits app_celery_soft_seconds for it
 
