@@ -156,6 +156,7 @@ def phases_by_task():
     return {name: file.stem for file in files for name in names(yaml.safe_load(file.read_text()))}
 
 
+PLAYS = []
 LEFT = {}  # {pid: when it started} of what killed plays may leave on this computer
 
 
@@ -177,6 +178,11 @@ def descendants(pid):
 
 
 def clear_away():
+    """What a test that failed or was interrupted left running, and what killed plays did."""
+    for play in PLAYS:
+        if play.process.poll() is None:
+            play.kill()
+    PLAYS.clear()
     for pid, started in LEFT.items():
         if stat_of(pid)[1] == started:
             with contextlib.suppress(ProcessLookupError):
@@ -206,6 +212,7 @@ class Play:
             text=True,
             start_new_session=True,  # so that kill() takes what belongs to it, and nothing else
         )
+        PLAYS.append(self)
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
