@@ -131,7 +131,9 @@ def websocket_process_dies(source):
 SOON = ("-e", "deploy_ready_seconds=8")
 BROKEN = {
     "cannot be imported": Broken(cannot_be_imported, ("gunicorn", "a release that cannot start")),
-    "never ready": Broken(never_ready, ("/readyz", "The journal's last lines"), SOON),
+    "never ready": Broken(
+        never_ready, ("/readyz", "The journal's last lines"), ("-e", "deploy_ready_seconds=3")
+    ),
     "migration fails": Broken(migration_fails, ("migrations were not applied", "a migration that fails")),
     "migration is refused": Broken(
         migration_breaks_the_running_release,
