@@ -168,7 +168,6 @@ test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 # on the machine of the other tests, after them; as much of it as fits
 test-ci: FAULTS := tests/faults
 test-ci: export RELEASES_ROUNDS ?= 1
-test-ci: export RELEASES_CLIENTS ?= 40
 test-ci: test test-api test-migrations test-load test-your-app test-machines test-fresh test-vagrant ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json

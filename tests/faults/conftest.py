@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from faults import releases
-from faults.replica import Replica, many_addresses
+from faults.replica import Replica, many_addresses, wait_until
 from machines.conftest import host_of_machines  # noqa: F401  a fixture
 
 FIGURES = pytest.StashKey()
@@ -82,7 +82,12 @@ def left_well(replica):
     """Afterwards this checkout serves again, whatever happened."""
     yield
     releases.clear_away()
-    releases.deploy_checkout(replica).works()
+
+    def unlocked():
+        done = releases.deploy_checkout(replica).wait()
+        return None if "is locked" in done.said else done
+
+    wait_until(unlocked, "the lock of a play that was cut off is free").works()
 
 
 @pytest.fixture(scope="session")

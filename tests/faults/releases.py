@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PHASES = ("fetch", "build", "check", "migrate", "start", "verify", "switch", "follow", "drain", "prune")
 ROUNDS = int(os.environ.get("RELEASES_ROUNDS") or 5)  # a deploy and a rollback each
-CLIENTS = int(os.environ.get("RELEASES_CLIENTS") or 100)  # over HTTP, and as many in the chat
 PATIENCE = 900
 LONG = 25  # seconds that a long job works; a stopping worker waits app_celery_soft_seconds for it
 
@@ -132,7 +131,9 @@ def websocket_process_dies(source):
 SOON = ("-e", "deploy_ready_seconds=8")
 BROKEN = {
     "cannot be imported": Broken(cannot_be_imported, ("gunicorn", "a release that cannot start")),
-    "never ready": Broken(never_ready, ("/readyz", "The journal's last lines"), SOON),
+    "never ready": Broken(
+        never_ready, ("/readyz", "The journal's last lines"), ("-e", "deploy_ready_seconds=3")
+    ),
     "migration fails": Broken(migration_fails, ("migrations were not applied", "a migration that fails")),
     "migration is refused": Broken(
         migration_breaks_the_running_release,
@@ -157,6 +158,7 @@ def phases_by_task():
     return {name: file.stem for file in files for name in names(yaml.safe_load(file.read_text()))}
 
 
+PLAYS = []
 LEFT = {}  # {pid: when it started} of what killed plays may leave on this computer
 
 
@@ -178,6 +180,11 @@ def descendants(pid):
 
 
 def clear_away():
+    """What a test that failed or was interrupted left running, and what killed plays did."""
+    for play in PLAYS:
+        if play.process.poll() is None:
+            play.kill()
+    PLAYS.clear()
     for pid, started in LEFT.items():
         if stat_of(pid)[1] == started:
             with contextlib.suppress(ProcessLookupError):
@@ -207,6 +214,7 @@ class Play:
             text=True,
             start_new_session=True,  # so that kill() takes what belongs to it, and nothing else
         )
+        PLAYS.append(self)
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 

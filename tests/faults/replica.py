@@ -100,7 +100,8 @@ class Replica:
         units = " ".join(f"-u {unit!r}" for unit in ("app-*", "nginx", "pgbouncer", "redis-server"))
         return self.run(
             f"journalctl --no-pager --output=short-iso-precise --since=@{since:.0f}{end} {units}"
-            f"| tail -n {lines}; tail -n 20 /var/log/nginx/error.log",
+            f"| grep -v 'INFO httpx' | tail -n {lines}; tail -n 10 /var/log/nginx/error.log;"
+            "grep -E '\" (499|5[0-9][0-9]) ' /var/log/nginx/access.log | tail -n 10",
             check=False,
         )
 

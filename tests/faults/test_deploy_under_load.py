@@ -12,7 +12,7 @@ import uuid
 
 import httpx
 import pytest
-from faults.releases import BROKEN, CLIENTS, ROUNDS, deploy, rollback
+from faults.releases import BROKEN, ROUNDS, deploy, rollback
 from faults.replica import wait_until, well
 from load.running import running
 
@@ -60,7 +60,8 @@ def load(replica, left_well, addresses, users, make_source, plays, tmp_path_fact
         plays.append(deploy(replica, make_source("first")).works())
     options = ["--url", replica.url, "--ca", replica.authority, "--seconds", 3600]
     options += ["--addresses", ",".join(addresses), "--users", ",".join(users), "--rooms", 10]
-    options += ["--http", CLIENTS, "--websockets", CLIENTS]
+    # 100 of each, at a pace that leaves two cores something for a deploy
+    options += ["--pause", 4, "--message-pause", 10]
     # two that keep a job of six seconds running, and six whose jobs fail twice and are tried again
     options += ["--visitors", 8, "--job-kinds", "fetch,fetch,flaky"]
     with running(tmp_path_factory.mktemp("load"), *options) as clients:
