@@ -93,7 +93,7 @@ def test_the_worker_has_as_many_processes_as_set(host, settings):
 
 def test_one_beat_runs_in_all(host, settings, servers):
     first = servers.groups["worker"][0] == settings["inventory_hostname"]
-    running = host.run("pgrep -xa celery").stdout.splitlines()
+    running = host.run("pgrep -fa celery").stdout.splitlines()
     assert len([line for line in running if " beat " in line]) == int(first)
 
 
