@@ -4,6 +4,7 @@ Each host is whole, with a database of its own; what is looked at is the order o
 """
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -33,6 +34,9 @@ class Pair(Environment):
 
     def play(self, verb, *arguments, **options):
         return super().play(verb, *self.told, *arguments, **options)
+
+    def ssh(self, command, name):
+        return super().ssh(f"sudo sh -c {shlex.quote(command)}", name, login="ops")
 
     def change(self, number):
         """Make the source another release."""

@@ -62,11 +62,11 @@ class Environment:
     def record(self):
         return json.loads((self.state / "machines.json").read_text())
 
-    def ssh(self, command, name="app"):
+    def ssh(self, command, name="app", login="root"):
         listed = json.loads(self.ansible("ansible-inventory", "--list").stdout)["_meta"]["hostvars"][name]
         reach = ["-o", "BatchMode=yes", "-i", listed["ansible_ssh_private_key_file"]]
         reach += shlex.split(listed["ansible_ssh_common_args"])
-        command = ["ssh", *reach, f"root@{listed['ansible_host']}", command]
+        command = ["ssh", *reach, f"{login}@{listed['ansible_host']}", command]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
