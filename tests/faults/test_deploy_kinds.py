@@ -5,7 +5,7 @@ import subprocess
 import tomllib
 
 import pytest
-from faults.releases import BIN, ROOT, deploy
+from faults.releases import BIN, ROOT, deploy, deploy_checkout
 from faults.replica import well
 
 pytestmark = [pytest.mark.full, pytest.mark.disruptive, pytest.mark.usefixtures("left_well")]
@@ -60,4 +60,9 @@ def test_a_migration_that_holds_up_requests_waits_until_somebody_insists(replica
         assert replica.run(count) == "1"
         assert replica.served() == source.name
     finally:
+        # no later rollback goes to a release that wants this migration
         replica.run("app-run --direct python manage.py migrate core 0001_initial --verbosity 0", check=False)
+        insisted = replica.look()["live"]
+        deploy_checkout(replica).works()
+        if insisted != replica.look()["live"]:
+            replica.run(f"rm -rf {replica.settings['app_home']}/releases/{insisted}")
