@@ -128,7 +128,6 @@ def websocket_process_dies(source):
     source.append("config/asgi.py", f'{DIES}\nif "daphne" in " ".join(sys.argv):\n    die_soon()\n')
 
 
-SOON = ("-e", "deploy_ready_seconds=8")
 BROKEN = {
     "cannot be imported": Broken(cannot_be_imported, ("gunicorn", "a release that cannot start")),
     "never ready": Broken(
