@@ -37,7 +37,10 @@ dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
 	@PORT=$(PORT) $(BIN)/python app/dev.py
 
 ##@ A production replica on this machine
-.PHONY: up down
+.PHONY: doctor up down
+doctor: environment ## what this machine can run, by make up and by each Vagrant provider, and what it lacks
+	@$(BIN)/python infra/ansible/doctor.py $(ENV) $(PROVIDER)
+
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
 	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml $(ARGS)
