@@ -1,8 +1,8 @@
-"""Say what this machine can run, and what each thing that it cannot wants: doctor.py ENV [PROVIDER]
+"""Say what this machine can run, and what each thing that it cannot wants: doctor.py ENV [--room]
 
 A line each: what, ok or no, and what was seen or the fix. ENV is what `make up` and `vagrant up` would make;
-where it is local, Vagrant's is called vagrant. With PROVIDER, one of Vagrant's, it says only what keeps that
-one from working. Leaves with 0 where one of the ways is open. Changes nothing.
+where it is local, Vagrant's is called vagrant. Leaves with 0 where one of the ways is open. With --room, it
+says only what this machine lacks to carry the Vagrant machines that are not made yet. Changes nothing.
 """
 
 import os
@@ -187,18 +187,23 @@ def show(what, found):
     return well
 
 
+def not_made(hosts):
+    """Those that Vagrant has no machine of, which it keeps by an id."""
+    return {
+        name: host for name, host in hosts.items() if not list(Path(host["vagrant_machine"]).glob("*/id"))
+    }
+
+
 def main():
-    env, *chosen = sys.argv[1:]
-    if chosen and chosen[0] not in PROVIDERS:
-        sys.exit(f"PROVIDER={chosen[0]}: Pergola knows {', '.join(PROVIDERS)}")
+    env, *options = sys.argv[1:]
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     warnings.simplefilter("ignore")  # Ansible's, about being loaded twice
     local = settings.load(env)[1]
     virtual = local if env != "local" else settings.load("vagrant")[1]
     home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
-    if chosen:
-        checks = [memory(virtual), disk(virtual, home), provider(chosen[0], vagrant()[1] or [])]
-        sys.exit("\n".join(text for text, well in checks if not well) or 0)
+    if options == ["--room"]:
+        wanted = not_made(virtual)
+        sys.exit("\n".join(text for text, well in (memory(wanted), disk(wanted, home)) if not well) or 0)
 
     well = [show("system", system()), show("programs", programs()), show("memory", memory(local))]
     show("make dev", port(int(os.environ.get("PORT") or 8000)))

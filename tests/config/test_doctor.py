@@ -129,8 +129,22 @@ def test_a_provider_wants_its_program_its_service_and_its_plugin(doctor, program
     assert doctor.provider("parallels", []) == ("runs on macOS", False)
 
 
-def test_asked_for_one_provider_it_says_only_what_is_wrong():
-    done = ask("vagrant", "parallels")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == "runs on macOS"
-    assert "PROVIDER=xen: Pergola knows libvirt" in ask("local", "xen").stderr
+def test_asked_for_room_it_says_only_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path))
+    done = ask("vagrant", "--room")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_room_is_asked_for_what_is_not_made_yet(doctor, tmp_path):
+    hosts = {name: {"vagrant_machine": str(tmp_path / name)} for name in ("one", "two")}
+    (tmp_path / "one/virtualbox").mkdir(parents=True)
+    (tmp_path / "one/virtualbox/id").write_text("1")
+    assert list(doctor.not_made(hosts)) == ["two"]
+
+
+def test_a_machine_that_is_too_small_is_said_before_vagrant_makes_one(doctor, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path))
+    monkeypatch.setattr(doctor.sys, "argv", ["doctor.py", "vagrant", "--room"])
+    doctor.machines.DISK_PER_MACHINE = 1 << 60
+    with pytest.raises(SystemExit, match=r"GiB free at .*: free some$"):
+        doctor.main()

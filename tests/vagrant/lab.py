@@ -13,6 +13,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -21,14 +22,14 @@ from types import SimpleNamespace
 import yaml
 from machines.environment import ANSIBLE, IMAGES, ROOT, STATES, traces, wait_until
 
-STATE = STATES / "vagrant-test"
+STATE = STATES / "vagrant tést"  # as people's directories are called
 INVENTORY = ANSIBLE / "inventory/vagrant"
-PACKAGES = ["bridge-utils", "curl", "lxc", "make", "sudo", "vagrant", "vagrant-lxc"]
+PACKAGES = ["bridge-utils", "curl", "lxc", "make", "sudo", "vagrant", "vagrant-libvirt", "vagrant-lxc"]
 MACHINES = ANSIBLE / "roles/machines"
 machines = SimpleNamespace(**runpy.run_path(str(MACHINES / "files/machines.py")))
 
-# The Vagrantfile's fixed network is the last of 198.18.0.0/15; the way out is never the same.
-UPLINKS = "198.18.0.0/16"
+# The way out; the Vagrantfile's fixed network is elsewhere.
+UPLINKS = "198.18.0.0/15"
 
 # Run by the first process of the namespaces. Its number as the host counts is read before /proc is its own;
 # /sys is mounted anew to show the own network's links, and the control groups move along.
@@ -99,9 +100,6 @@ class Lab:
         self.process = None
 
     def begin(self):
-        os.environ["PATH"] += ":/usr/sbin:/sbin"
-        with self.timed("packages"):
-            self.install()
         self.clear()
         (STATE / "network").mkdir(parents=True)
         packages = yaml.safe_load((MACHINES / "defaults/main.yml").read_text())["machines_packages"]
@@ -115,6 +113,7 @@ class Lab:
 
     def install(self):
         """As far as it is missing: a person's own Vagrant and its services stay as they are."""
+        os.environ["PATH"] += ":/usr/sbin:/sbin"
         lacking = [package for file, package in machines.PACKAGES.items() if not existing(file)]
         lacking += [package for package in PACKAGES if not installed(package)]
         if not lacking:
@@ -188,10 +187,9 @@ class Lab:
             "end\n"
         )
 
-    def run(self, *command, seconds=60):
-        """Run a command in the namespaces, in the checkout. Its output goes to a file, as what it starts may
-        hold a pipe open for ever."""
-        settings = {
+    @property
+    def settings(self):
+        return {
             "PERGOLA_BOX": "pergola-lxc",
             "PERGOLA_STATE": str(STATE),
             "TMPDIR": "/run/tmp",  # short, for the paths of sockets
@@ -201,22 +199,46 @@ class Lab:
             "VAGRANT_DOTFILE_PATH": str(STATE / "dotfiles"),
             "VAGRANT_HOME": str(STATE / "home"),
         }
+
+    def start(self, *command, **environment):
+        """Start a command in the namespaces, in the checkout. Its output goes to a file: what it starts may
+        hold a pipe open for ever."""
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--ipc", f"--wdns={ROOT}"]
-        output = STATE / "output"
-        with output.open("wb") as file:
-            done = subprocess.run(
+        with (STATE / "output").open("wb") as file:
+            return subprocess.Popen(
                 [*enter, *map(str, command)],
-                env=os.environ | settings,
+                env=os.environ | self.settings | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                timeout=seconds,
-                check=False,
+                start_new_session=True,
             )
-        done.output = output.read_text()
+
+    def run(self, *command, seconds=60, **environment):
+        done = self.start(*command, **environment)
+        try:
+            done.wait(seconds)
+        finally:
+            self.end_group(done)
+        done.output = (STATE / "output").read_text()
         print("$", *command)
         print(done.output)
         return done
+
+    def interrupt(self, *command, when, seconds=60):
+        """Kill a command as soon as `when` is true."""
+        started = self.start(*command)
+        try:
+            wait_until(when, seconds, f"{command} comes so far")
+            assert started.poll() is None, (STATE / "output").read_text()
+        finally:
+            self.end_group(started)
+
+    @staticmethod
+    def end_group(process):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def works(self, *command, **options):
         done = self.run(*command, **options)
