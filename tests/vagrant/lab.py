@@ -1,6 +1,6 @@
-"""A place where `vagrant up` runs in LXC and leaves nothing behind.
+"""A place where `vagrant up` runs, in LXC or in an emulated machine, and leaves nothing behind.
 
-Vagrant and the container live in mount, network and process namespaces of their own, under one process: when
+Vagrant and the machine live in mount, network and process namespaces of their own, under one process: when
 that one ends, and it ends with the tests however they end, all of it is gone. On the host it has what a local
 environment has, a free network with a bridge and a firewall table, made and removed by the same code. So a
 person's machines and other test runs may be there at the same time, even with the same addresses.
@@ -8,7 +8,6 @@ person's machines and other test runs may be there at the same time, even with t
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import runpy
@@ -21,10 +20,17 @@ from types import SimpleNamespace
 
 import yaml
 from machines.environment import ANSIBLE, IMAGES, ROOT, STATES, traces, wait_until
+from vagrant import boxes
 
 STATE = STATES / "vagrant tést"  # as people's directories are called
 INVENTORY = ANSIBLE / "inventory/vagrant"
 PACKAGES = ["bridge-utils", "curl", "lxc", "make", "sudo", "vagrant", "vagrant-libvirt", "vagrant-lxc"]
+OF_LIBVIRT = ["dnsmasq-base", "e2fsprogs", "iptables", "libvirt-clients", "libvirt-daemon-system"]
+OF_LIBVIRT += ["qemu-system-x86", "qemu-utils"]
+PROVIDER = os.environ.get("PROVIDER") or "lxc"
+VIRSH = ["virsh", "--connect", "qemu:///system"]
+# an emulated machine computes so many times slower, at most
+SLOWER = {"lxc": 1, "libvirt": 25}[PROVIDER]
 MACHINES = ANSIBLE / "roles/machines"
 machines = SimpleNamespace(**runpy.run_path(str(MACHINES / "files/machines.py")))
 
@@ -42,6 +48,13 @@ mount --move /sys/fs/cgroup "$STATE/sys/fs/cgroup"
 mount --move "$STATE/sys" /sys
 mount --bind "$STATE/lxc" /var/lib/lxc
 mount --bind "$STATE/log" /var/log
+if [ -d /var/cache/libvirt ]; then
+    mkdir -p "$STATE/libvirt" "$STATE/libvirt-cache"
+    cp -a /etc/libvirt "$STATE/libvirt-etc"
+    mount --bind "$STATE/libvirt-etc" /etc/libvirt
+    mount --bind "$STATE/libvirt" /var/lib/libvirt
+    mount --bind "$STATE/libvirt-cache" /var/cache/libvirt
+fi
 resolv=$(readlink -m /etc/resolv.conf)
 mount -t tmpfs tmpfs /run
 mkdir -p "${resolv%/*}" /run/tmp
@@ -53,44 +66,6 @@ ip link set lxcbr0 up
 echo "$pid"
 sleep infinity &
 wait
-"""
-
-# systemd 257 wants cgroup2 alone; vagrant-lxc looks for a control group called as the container. The link's
-# address is fixed, as after a reload the old one would be looked for half a minute.
-LXC_CONFIG = """lxc.apparmor.profile = unconfined
-lxc.cap.drop = mac_admin mac_override sys_time sys_module
-lxc.pty.max = 1024
-lxc.signal.halt = SIGRTMIN+4
-lxc.mount.auto = proc:mixed sys:mixed
-lxc.mount.entry = cgroup2 sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0
-lxc.cgroup.dir.container = {name}
-lxc.cgroup.dir.monitor = {name}-monitor
-lxc.net.0.type = veth
-lxc.net.0.link = lxcbr0
-lxc.net.0.flags = up
-lxc.net.0.hwaddr = 00:16:3e:00:00:10
-"""
-
-# eth0 alone: Vagrant gives eth1 its address, and networkd would take that away
-NETWORK = """[Match]
-Name=eth0
-
-[Network]
-Address={address}/24
-Gateway={gateway}
-"""
-
-# What a fresh machine has that Vagrant can log in to, whatever its provider.
-PREPARE = """set -e
-useradd --create-home --shell /bin/bash vagrant
-mkdir -m 0700 /home/vagrant/.ssh
-cat > /home/vagrant/.ssh/authorized_keys
-chown -R vagrant: /home/vagrant
-echo 'vagrant ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/vagrant
-cd /etc/systemd/system
-mkdir ssh.service.d
-printf '[Service]\\nExecStartPre=\\nExecStartPre=ssh-keygen -A\\n' > ssh.service.d/keys.conf
-update-ca-certificates
 """
 
 
@@ -109,18 +84,23 @@ class Lab:
         self.open_namespaces()
         with self.timed("box"):
             self.build_box()
-            self.works("vagrant", "box", "add", "--name", "pergola-lxc", STATE / "lxc.box", seconds=60)
+            self.works("vagrant", "box", "add", "--name", "pergola", STATE / "made.box", seconds=60)
+        if PROVIDER == "libvirt":
+            self.start_libvirt()
 
     def install(self):
         """As far as it is missing: a person's own Vagrant and its services stay as they are."""
         os.environ["PATH"] += ":/usr/sbin:/sbin"
         lacking = [package for file, package in machines.PACKAGES.items() if not existing(file)]
-        lacking += [package for package in PACKAGES if not installed(package)]
+        wanted = PACKAGES + (OF_LIBVIRT if PROVIDER == "libvirt" else [])
+        lacking += [package for package in wanted if not installed(package)]
         if not lacking:
             return
         machines.install(lacking)
-        if "lxc" in lacking and Path("/run/systemd/system").exists():
-            subprocess.run(["systemctl", "disable", "--quiet", "--now", "lxc", "lxc-net"], check=True)
+        services = ["lxc", "lxc-net"] if "lxc" in lacking else []
+        services += ["libvirtd.service", "libvirtd.socket"] if "libvirt-daemon-system" in lacking else []
+        if services and Path("/run/systemd/system").exists():
+            subprocess.run(["systemctl", "disable", "--quiet", "--now", *services], check=True)
 
     @property
     def record(self):
@@ -152,50 +132,47 @@ class Lab:
         self.works("ip", "address", "add", f"{network}2/24", "dev", "lxcbr0")
         self.works("ip", "route", "add", "default", "via", f"{network}1")
 
+    @property
+    def name(self):
+        return f"{self.bridge}-app"
+
     def build_box(self):
-        """The machines' own base image, as a box."""
-        tree = STATE / "box/rootfs"
-        tree.parent.mkdir()
-        with machines.locked(IMAGES / ".lock", fcntl.LOCK_SH):
-            run("cp", "--archive", "--reflink=auto", next(IMAGES.glob("debian-13-*")), tree)
-        for authority in Path("/usr/local/share/ca-certificates").rglob("*.crt"):
-            shutil.copy(authority, tree / "usr/local/share/ca-certificates")
-        (tree / "etc/resolv.conf").write_text(machines.name_servers())
-        address = self.record["addresses"]["app"]
-        gateway = self.record["network"].replace("0/24", "1")
-        network = NETWORK.format(address=address, gateway=gateway)
-        (tree / "etc/systemd/network/eth0.network").write_text(network)
-        key = next(Path("/usr/share").glob("rubygems-integration/all/gems/vagrant-[0-9]*/keys/vagrant.pub"))
-        run("chroot", tree, "sh", "-c", PREPARE, input=key.read_text())
-
+        address, network = self.record["addresses"]["app"], self.record["network"]
+        way = f"Address={address}/24\nGateway={network.replace('0/24', '1')}\n"
+        if PROVIDER == "libvirt":  # has a network of its own for Vagrant
+            way = "DHCP=ipv4\n[DHCPv4]\nUseDNS=no\n"
         box = STATE / "box"
-        name = f"{self.bridge}-app"
-        (box / "lxc-config").write_text(LXC_CONFIG.format(name=name))
-        (box / "metadata.json").write_text(json.dumps({"provider": "lxc", "version": "1.0.0"}))
-        tar = ["tar", "--create", "--numeric-owner", f"--directory={box}"]
-        pack = ["--use-compress-program=gzip -1", "--exclude=./rootfs/dev/*"]
-        run(*tar, *pack, f"--file={box}/rootfs.tar.gz", "./rootfs")
-        run(*tar, f"--file={STATE}/lxc.box", "metadata.json", "lxc-config", "rootfs.tar.gz")
+        box.mkdir()
+        with machines.locked(IMAGES / ".lock", fcntl.LOCK_SH):
+            boxes.tree(box / "rootfs", next(IMAGES.glob("debian-13-*")), machines.name_servers(), way)
+        if PROVIDER == "lxc":
+            home = boxes.lxc(box, STATE / "made.box", self.name)
+        else:
+            home = boxes.libvirt(box, STATE / "made.box")
         machines.remove_tree(box)
+        (STATE / "home").mkdir()
+        (STATE / "home/Vagrantfile").write_text(home)
 
-        home = STATE / "home"
-        home.mkdir()
-        (home / "Vagrantfile").write_text(
-            "# what only a test machine needs; Vagrant reads it before the project's\n"
-            'Vagrant.configure("2") do |config|\n'
-            f'  config.vm.provider(:lxc) {{ |lxc| lxc.container_name = "{name}" }}\n'
-            "end\n"
-        )
+    def start_libvirt(self):
+        for file, text in (("libvirtd.conf", boxes.LIBVIRTD), ("qemu.conf", boxes.QEMU)):
+            (STATE / "libvirt-etc" / file).write_text(text)
+        self.works("libvirtd", "--daemon")
+        wait_until(lambda: self.run(*VIRSH, "version").returncode == 0, 120, "libvirtd answers")
+
+    def left(self):
+        """Machines that the provider still knows."""
+        listing = ["lxc-ls", "--line"] if PROVIDER == "lxc" else [*VIRSH, "list", "--all", "--name"]
+        return self.works(*listing).split()
 
     @property
     def settings(self):
         return {
-            "PERGOLA_BOX": "pergola-lxc",
+            "PERGOLA_BOX": "pergola",
             "PERGOLA_STATE": str(STATE),
             "TMPDIR": "/run/tmp",  # short, for the paths of sockets
             "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
             "VAGRANT_CHECKPOINT_DISABLE": "1",
-            "VAGRANT_DEFAULT_PROVIDER": "lxc",
+            "VAGRANT_DEFAULT_PROVIDER": PROVIDER,
             "VAGRANT_DOTFILE_PATH": str(STATE / "dotfiles"),
             "VAGRANT_HOME": str(STATE / "home"),
         }
@@ -217,7 +194,7 @@ class Lab:
     def run(self, *command, seconds=60, **environment):
         done = self.start(*command, **environment)
         try:
-            done.wait(seconds)
+            done.wait(seconds * SLOWER)
         finally:
             self.end_group(done)
         done.output = (STATE / "output").read_text()
@@ -229,7 +206,7 @@ class Lab:
         """Kill a command as soon as `when` is true."""
         started = self.start(*command)
         try:
-            wait_until(when, seconds, f"{command} comes so far")
+            wait_until(when, seconds * SLOWER, f"{command} comes so far")
             assert started.poll() is None, (STATE / "output").read_text()
         finally:
             self.end_group(started)
@@ -290,11 +267,6 @@ def existing(file):
 def installed(package):
     query = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", package]
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout.startswith("ii")
-
-
-def run(*command, **options):
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def address():
