@@ -5,8 +5,11 @@ where it is local, Vagrant's is called vagrant. Leaves with 0 where one of the w
 says only what this machine lacks to carry the Vagrant machines that are not made yet. Changes nothing.
 """
 
+import ipaddress
+import json
 import os
 import platform
+import re
 import runpy
 import shutil
 import socket
@@ -24,6 +27,8 @@ MACHINES = HERE / "roles/machines/files/machines.py"
 machines = SimpleNamespace(**runpy.run_path(str(MACHINES)))
 VAGRANT = (2, 3)
 GIB = 1 << 30
+# links whose networks are there for machines, and stay when these are gone
+HYPERVISORS = re.compile(r"vboxnet|virbr|vmnet|vnic|pergola-vagrant")
 
 
 class Provider:
@@ -194,6 +199,27 @@ def not_made(hosts):
     }
 
 
+def collisions(hosts):
+    """Ports and networks that the machines would share with what is here already; a line each."""
+    file = "hosts.yml of the environment"
+    routes = json.loads(said("ip", "-json", "-4", "route") or "[]")
+    taken = [
+        (ipaddress.ip_network(route["dst"], strict=False), route["dev"])
+        for route in routes
+        if route["dst"] != "default" and not HYPERVISORS.match(route["dev"])
+    ]
+    for host in hosts.values():
+        if "vagrant_ssh_port" in host:
+            for number in (host["vagrant_ssh_port"], host["site_http_port"], host["site_https_port"]):
+                if not port(int(number))[1]:
+                    yield f"port {number} is taken: write another one in {file}"
+        else:
+            address = ipaddress.ip_address(host["ansible_host"])
+            for network, device in taken:
+                if address in network:
+                    yield f"{address} is in the network {network} of {device}: write another one in {file}"
+
+
 def main():
     env, *options = sys.argv[1:]
     os.environ["PATH"] += ":/usr/sbin:/sbin"
@@ -203,7 +229,8 @@ def main():
     home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
     if options == ["--room"]:
         wanted = not_made(virtual)
-        sys.exit("\n".join(text for text, well in (memory(wanted), disk(wanted, home)) if not well) or 0)
+        wrong = [text for text, well in (memory(wanted), disk(wanted, home)) if not well]
+        sys.exit("\n".join([*wrong, *collisions(wanted)]) or 0)
 
     well = [show("system", system()), show("programs", programs()), show("memory", memory(local))]
     show("make dev", port(int(os.environ.get("PORT") or 8000)))
