@@ -1,4 +1,4 @@
-"""Boxes made from the machines' own base image, so from Debian packages alone: one tree, two forms.
+"""Boxes made from the machines' own base image, so from Debian packages alone.
 
 What only a test machine needs stands in the Vagrantfile of Vagrant's home, read before the checkout's.
 """
@@ -39,8 +39,6 @@ def tree(folder, image, name_servers, network):
     run("chroot", folder, "sh", "-c", PREPARE, input=key.read_text())
 
 
-# LXC
-
 # systemd 257 wants cgroup2 alone; vagrant-lxc looks for a control group called as the container. The link's
 # address is fixed, as after a reload the old one would be looked for half a minute.
 LXC_CONFIG = """lxc.apparmor.profile = unconfined
@@ -71,72 +69,6 @@ def lxc(box, file, name):
     run(*tar, *pack, f"--file={box}/rootfs.tar.gz", "./rootfs")
     run(*tar, f"--file={file}", "metadata.json", "lxc-config", "rootfs.tar.gz")
     return LXC_HOME.format(name=name)
-
-
-# libvirt, in software alone
-
-# (!) With cx16 on, the emulation of QEMU 7.2 stops the kernel with a panic in two boots of three.
-LIBVIRT_HOME = """Vagrant.configure("2") do |config|
-  config.vm.boot_timeout = 900
-  config.vm.provider(:libvirt) do |libvirt|
-    libvirt.driver = "qemu"
-    libvirt.cpu_mode = "custom"
-    libvirt.cpu_model = "Nehalem"
-    libvirt.cpu_feature name: "cx16", policy: "disable"
-    libvirt.disk_driver cache: "unsafe"
-    libvirt.video_type = "none"
-    libvirt.graphics_type = "none"
-  end
-end
-"""
-# the kernel lies beside the disk, so that no boot loader is installed
-LIBVIRT_BOX = """Vagrant.configure("2") do |config|
-  config.vm.provider(:libvirt) do |libvirt|
-    libvirt.kernel = File.join(__dir__, "vmlinuz")
-    libvirt.initrd = File.join(__dir__, "initrd.img")
-    libvirt.cmd_line = "root=/dev/vda rw net.ifnames=0 console=ttyS0 mitigations=off quiet"
-  end
-end
-"""
-GIGABYTES = 10
-KERNEL = """set -e
-export DEBIAN_FRONTEND=noninteractive
-apt-get -q update
-apt-get -qy --no-install-recommends install linux-image-cloud-amd64 initramfs-tools
-apt-get clean
-rm -rf /var/lib/apt/lists/*
-"""
-LIBVIRTD = 'auth_unix_rw = "none"\n'
-# the box's files are root's, in a directory of root's; nobody else is in here
-QEMU = """user = "root"
-group = "root"
-security_driver = "none"
-cgroup_controllers = []
-namespaces = []
-stdio_handler = "file"
-"""
-
-
-def libvirt(box, file):
-    rootfs = box / "rootfs"
-    run("mount", "--bind", "/dev", rootfs / "dev")
-    run("mount", "-t", "proc", "proc", rootfs / "proc")
-    try:
-        run("chroot", rootfs, "sh", "-c", KERNEL)
-    finally:
-        run("umount", rootfs / "proc", rootfs / "dev")
-    for name in ("vmlinuz", "initrd.img"):
-        shutil.copy(rootfs / name, box / name)
-    raw, image = box / "raw", box / "box.img"
-    run("truncate", f"--size={GIGABYTES}G", raw)
-    run("mkfs.ext4", "-q", "-d", rootfs, raw)
-    run("qemu-img", "convert", "-O", "qcow2", raw, image)
-    (box / "Vagrantfile").write_text(LIBVIRT_BOX)
-    about = {"provider": "libvirt", "format": "qcow2", "virtual_size": GIGABYTES}
-    (box / "metadata.json").write_text(json.dumps(about))
-    names = ["metadata.json", "Vagrantfile", "vmlinuz", "initrd.img", "box.img"]
-    run("tar", "--create", f"--directory={box}", f"--file={file}", *names)
-    return LIBVIRT_HOME
 
 
 def run(*command, **options):

@@ -1,6 +1,6 @@
-"""A place where `vagrant up` runs, in LXC or in an emulated machine, and leaves nothing behind.
+"""A place where `vagrant up` runs in LXC and leaves nothing behind.
 
-Vagrant and the machine live in mount, network and process namespaces of their own, under one process: when
+Vagrant and the container live in mount, network and process namespaces of their own, under one process: when
 that one ends, and it ends with the tests however they end, all of it is gone. On the host it has what a local
 environment has, a free network with a bridge and a firewall table, made and removed by the same code. So a
 person's machines and other test runs may be there at the same time, even with the same addresses.
@@ -25,12 +25,6 @@ from vagrant import boxes
 STATE = STATES / "vagrant tést"  # as people's directories are called
 INVENTORY = ANSIBLE / "inventory/vagrant"
 PACKAGES = ["bridge-utils", "curl", "lxc", "make", "sudo", "vagrant", "vagrant-libvirt", "vagrant-lxc"]
-OF_LIBVIRT = ["dnsmasq-base", "e2fsprogs", "iptables", "libvirt-clients", "libvirt-daemon-system"]
-OF_LIBVIRT += ["qemu-system-x86", "qemu-utils"]
-PROVIDER = os.environ.get("PROVIDER") or "lxc"
-VIRSH = ["virsh", "--connect", "qemu:///system"]
-# an emulated machine computes so many times slower, at most
-SLOWER = {"lxc": 1, "libvirt": 25}[PROVIDER]
 MACHINES = ANSIBLE / "roles/machines"
 machines = SimpleNamespace(**runpy.run_path(str(MACHINES / "files/machines.py")))
 
@@ -48,13 +42,6 @@ mount --move /sys/fs/cgroup "$STATE/sys/fs/cgroup"
 mount --move "$STATE/sys" /sys
 mount --bind "$STATE/lxc" /var/lib/lxc
 mount --bind "$STATE/log" /var/log
-if [ -d /var/cache/libvirt ]; then
-    mkdir -p "$STATE/libvirt" "$STATE/libvirt-cache"
-    cp -a /etc/libvirt "$STATE/libvirt-etc"
-    mount --bind "$STATE/libvirt-etc" /etc/libvirt
-    mount --bind "$STATE/libvirt" /var/lib/libvirt
-    mount --bind "$STATE/libvirt-cache" /var/cache/libvirt
-fi
 resolv=$(readlink -m /etc/resolv.conf)
 mount -t tmpfs tmpfs /run
 mkdir -p "${resolv%/*}" /run/tmp
@@ -85,22 +72,17 @@ class Lab:
         with self.timed("box"):
             self.build_box()
             self.works("vagrant", "box", "add", "--name", "pergola", STATE / "made.box", seconds=60)
-        if PROVIDER == "libvirt":
-            self.start_libvirt()
 
     def install(self):
         """As far as it is missing: a person's own Vagrant and its services stay as they are."""
         os.environ["PATH"] += ":/usr/sbin:/sbin"
         lacking = [package for file, package in machines.PACKAGES.items() if not existing(file)]
-        wanted = PACKAGES + (OF_LIBVIRT if PROVIDER == "libvirt" else [])
-        lacking += [package for package in wanted if not installed(package)]
+        lacking += [package for package in PACKAGES if not installed(package)]
         if not lacking:
             return
         machines.install(lacking)
-        services = ["lxc", "lxc-net"] if "lxc" in lacking else []
-        services += ["libvirtd.service", "libvirtd.socket"] if "libvirt-daemon-system" in lacking else []
-        if services and Path("/run/systemd/system").exists():
-            subprocess.run(["systemctl", "disable", "--quiet", "--now", *services], check=True)
+        if "lxc" in lacking and Path("/run/systemd/system").exists():
+            subprocess.run(["systemctl", "disable", "--quiet", "--now", "lxc", "lxc-net"], check=True)
 
     @property
     def record(self):
@@ -139,30 +121,14 @@ class Lab:
     def build_box(self):
         address, network = self.record["addresses"]["app"], self.record["network"]
         way = f"Address={address}/24\nGateway={network.replace('0/24', '1')}\n"
-        if PROVIDER == "libvirt":  # has a network of its own for Vagrant
-            way = "DHCP=ipv4\n[DHCPv4]\nUseDNS=no\n"
         box = STATE / "box"
         box.mkdir()
         with machines.locked(IMAGES / ".lock", fcntl.LOCK_SH):
             boxes.tree(box / "rootfs", next(IMAGES.glob("debian-13-*")), machines.name_servers(), way)
-        if PROVIDER == "lxc":
-            home = boxes.lxc(box, STATE / "made.box", self.name)
-        else:
-            home = boxes.libvirt(box, STATE / "made.box")
+        home = boxes.lxc(box, STATE / "made.box", self.name)
         machines.remove_tree(box)
         (STATE / "home").mkdir()
         (STATE / "home/Vagrantfile").write_text(home)
-
-    def start_libvirt(self):
-        for file, text in (("libvirtd.conf", boxes.LIBVIRTD), ("qemu.conf", boxes.QEMU)):
-            (STATE / "libvirt-etc" / file).write_text(text)
-        self.works("libvirtd", "--daemon")
-        wait_until(lambda: self.run(*VIRSH, "version").returncode == 0, 120, "libvirtd answers")
-
-    def left(self):
-        """Machines that the provider still knows."""
-        listing = ["lxc-ls", "--line"] if PROVIDER == "lxc" else [*VIRSH, "list", "--all", "--name"]
-        return self.works(*listing).split()
 
     @property
     def settings(self):
@@ -172,7 +138,7 @@ class Lab:
             "TMPDIR": "/run/tmp",  # short, for the paths of sockets
             "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
             "VAGRANT_CHECKPOINT_DISABLE": "1",
-            "VAGRANT_DEFAULT_PROVIDER": PROVIDER,
+            "VAGRANT_DEFAULT_PROVIDER": "lxc",
             "VAGRANT_DOTFILE_PATH": str(STATE / "dotfiles"),
             "VAGRANT_HOME": str(STATE / "home"),
         }
@@ -194,19 +160,19 @@ class Lab:
     def run(self, *command, seconds=60, **environment):
         done = self.start(*command, **environment)
         try:
-            done.wait(seconds * SLOWER)
+            done.wait(seconds)
         finally:
             self.end_group(done)
-        done.output = (STATE / "output").read_text()
-        print("$", *command)
-        print(done.output)
+            done.output = (STATE / "output").read_text()
+            print("$", *command)
+            print(done.output)
         return done
 
     def interrupt(self, *command, when, seconds=60):
         """Kill a command as soon as `when` is true."""
         started = self.start(*command)
         try:
-            wait_until(when, seconds * SLOWER, f"{command} comes so far")
+            wait_until(when, seconds, f"{command} comes so far")
             assert started.poll() is None, (STATE / "output").read_text()
         finally:
             self.end_group(started)
