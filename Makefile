@@ -113,7 +113,7 @@ psql: environment ## open the application's database
 
 ##@ Tests
 .PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-replica \
-	test-releases test-machines test-fresh test-your-app test-vagrant test-ci test-full
+	test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -150,6 +150,9 @@ test-replica: .venv/ready
 
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
+
+test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
+	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
 
 test: lint test-app test-config test-replica ## lint, app, config, infra, smoke and browser
 
