@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 from app.servers import HERE, PROXY, Running, read, send, wait_for
-from house import ROOT, options, read_yaml
+from house import ROOT, options, read_yaml, servers_table
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import unix_connect
 
@@ -33,13 +33,6 @@ TLS = {
     "daphne": "daphne -e ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}",
 }
 TLS["gunicorn-asgi"] = TLS["gunicorn"] + " --http-protocols h2,h1"
-
-
-def table():
-    """docs/servers.md: {server: {column: cell}}"""
-    lines = (ROOT / "docs/servers.md").read_text().splitlines()
-    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
-    return {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows if row[0] in SERVERS}
 
 
 def yes(cell):
@@ -115,7 +108,7 @@ def greets_a_websocket(path):
 
 
 def test_the_table_has_a_row_for_each_server():
-    assert list(table()) == SERVERS
+    assert list(servers_table()) == SERVERS
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -124,7 +117,7 @@ def test_a_server_does_what_the_table_says_and_finishes_what_runs(server_with, t
     own = {"app_home": str(tmp_path / "home"), "app_web_workers": 2, "app_asgi": "asgi_apps:everything"}
     with serving(server_with(app_http_server=name, **own), tmp_path) as running:
         assert re.search(rb"https [\[(]'192.0.2.7', 0[\])]$", running.get(headers=PROXY)), running.log()
-        told = table()[name]
+        told = servers_table()[name]
         assert {
             "HTTP/2 without TLS": speaks_http_2(running.path),
             "WebSocket": greets_a_websocket(running.path),
@@ -175,7 +168,7 @@ def test_the_table_says_who_speaks_http_2_with_tls(tmp_path, pair, name):
 
         answer = wait_for(asked, running.log)
     assert answer.status_code == 200
-    assert (answer.http_version == "HTTP/2") == yes(table()[name]["HTTP/2 with TLS"])
+    assert (answer.http_version == "HTTP/2") == yes(servers_table()[name]["HTTP/2 with TLS"])
 
 
 @pytest.mark.parametrize("name", ["uvicorn", "hypercorn"])
@@ -192,5 +185,6 @@ def test_a_release_brings_its_server_and_no_other(name):
     runtime = re.findall(r"^([a-z-]+)==", (ROOT / "requirements/runtime.txt").read_text(), re.M)
     own = (ROOT / f"requirements/{name}.txt").exists()
     assert (name.split("-")[0] in runtime) != own
-    locks = read_yaml(ROOT / "infra/ansible/roles/deploy/vars/main.yml")["__deploy_locks"]
-    assert (f"'{name}'" in locks) == own
+    assert (
+        name in read_yaml(ROOT / "infra/ansible/roles/deploy/vars/main.yml")["__deploy_own_packages"]
+    ) == own

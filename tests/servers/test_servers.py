@@ -13,8 +13,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from config.test_http_servers import table
 from faults.replica import Replica
+from house import servers_table
 from infra.tools import ROOT, inventory_of, play
 from servers.asking import asking
 
@@ -92,6 +92,17 @@ def test_a_converge_refuses_a_server_that_the_live_release_lacks(run):
     assert "app_http_server is granian, and the live release of app has no granian" in said
 
 
+def test_a_converge_refuses_more_threads_than_pgbouncer_takes(run, replica):
+    """Behind its limit requests are answered 500, during a deploy alone."""
+    done = run("site", "gunicorn", "lean", "", "-e", "app_threads=1000")
+    assert done.returncode != 0
+    assert set(done.changed.values()) == {0}
+    limit = replica.settings["pgbouncer_max_clients"]
+    said = re.search(rf"pgbouncer_max_clients is {limit}: set app_threads to (\d+) or less", done.stdout)
+    processes = int(re.search(r"for each of (\d+) web and", done.stdout)[1])
+    assert int(said[1]) == limit // 2 // (processes + replica.settings["app_websocket_processes"])
+
+
 def test_the_site_is_the_same_to_whoever_asks(served):
     smoke = [sys.executable, "-m", "pytest", "-q", "tests/smoke"]
     done = subprocess.run(smoke, cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False)
@@ -138,6 +149,6 @@ def test_a_stop_loses_what_the_table_says(served, replica, figures):
             f"{dict(clients.lost) or ''}"
         )
     assert not served.deploy.lost
-    if table()[served.server]["restart"] == "loses nothing":
+    if servers_table()[served.server]["restart"] == "loses nothing":
         assert not restarts.lost
     assert not [what for what in restarts.lost if "seconds=" in what], "a request in flight was cut"
