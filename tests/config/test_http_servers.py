@@ -75,19 +75,13 @@ def serving(server, tmp_path):
         listening.bind(str(path))
         path.chmod(0o660)
         listening.listen()
+        # systemd says whom the socket is for
+        hand_over = f'exec 3<&{listening.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$@"'
         with started(
-            # systemd says whom the socket is for
-            [
-                "sh",
-                "-c",
-                'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$@"',
-                "sh",
-                *shlex.split(command),
-            ],
+            ["sh", "-c", hand_over, "sh", *shlex.split(command)],
             path,
             env=os.environ | told | {"PYTHONPATH": str(ROOT / "runtime/src"), "SCRATCH": str(tmp_path)},
-            preexec_fn=lambda: os.dup2(listening.fileno(), 3),
-            close_fds=False,
+            pass_fds=[listening.fileno()],
         ) as running:
             yield running
 
