@@ -75,13 +75,19 @@ def serving(server, tmp_path):
         listening.bind(str(path))
         path.chmod(0o660)
         listening.listen()
+
+        def hand_over():
+            os.dup2(listening.fileno(), 3)
+            os.set_inheritable(3, True)  # it may have been that one all along
+
         # systemd says whom the socket is for
-        hand_over = f'exec 3<&{listening.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$@"'
+        named = 'LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=web exec "$@"'
         with started(
-            ["sh", "-c", hand_over, "sh", *shlex.split(command)],
+            ["sh", "-c", named, "sh", *shlex.split(command)],
             path,
             env=os.environ | told | {"PYTHONPATH": str(ROOT / "runtime/src"), "SCRATCH": str(tmp_path)},
-            pass_fds=[listening.fileno()],
+            preexec_fn=hand_over,
+            close_fds=False,
         ) as running:
             yield running
 
