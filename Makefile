@@ -122,7 +122,7 @@ psql: environment ## open the application's database
 
 ##@ Tests
 .PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-replica \
-	test-releases test-machines test-fresh test-your-app test-vagrant test-ci test-full
+	test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -160,6 +160,9 @@ test-replica: .venv/ready
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
 
+test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
+	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
+
 test: lint test-app test-config test-replica ## lint, app, config, infra, smoke and browser
 
 test-machines: .venv/ready ## how machines are made, killed, brought back and removed
@@ -191,5 +194,7 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) runtime/pyproject.toml --extra settings -c requirements/app.txt -c requirements/runtime.txt -o requirements/settings.txt
 	$(LOCK) runtime/pyproject.toml --extra settings-websocket -c requirements/app.txt -c requirements/runtime.txt \
 		-o requirements/settings-websocket.txt
+	for server in hypercorn granian; do $(LOCK) runtime/pyproject.toml --extra $$server -c requirements/runtime.txt \
+		-o requirements/$$server.txt || exit 1; done
 	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

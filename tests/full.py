@@ -27,6 +27,7 @@ PARTS = [
     ("test-load", {}),
     ("test-replica", {}),
     ("test-releases", {"FULL": "1"}),
+    ("test-servers", {}),
     ("test-machines", {}),
     ("test-your-app", {}),
     ("test-vagrant", {"FULL": "1"}),
