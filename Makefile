@@ -173,6 +173,12 @@ test-ci: test test-api test-migrations test-load test-your-app test-machines tes
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py
 
+##@ Benchmark
+.PHONY: bench
+bench: .venv/ready ## the stack's speed beside others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS=)
+	@tests/with-replica $(BIN)/python -m bench $(if $(FULL),--full) --only '$(ONLY)' --contestants '$(CONTESTANTS)' \
+		--clients '$(CLIENTS)' --paths '$(PATHS)'
+
 ##@ Dependencies
 .PHONY: lock
 lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versions)

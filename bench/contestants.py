@@ -1,7 +1,7 @@
 """Who runs: a service is what listens, a contestant is a service and the views that it is asked for.
 
-Every service has the same number of worker processes, and what its own documentation calls production settings.
-Reasons stand in README.md.
+Every service has the same number of worker processes, and what its own documentation calls production
+settings. What each is: README.md.
 """
 
 from dataclasses import dataclass, field
@@ -31,9 +31,7 @@ def lean(name, workers=WORKERS, **environment):
 
 
 def stock(name, workers=WORKERS, **environment):
-    return Service(
-        name, f"{GUNICORN} -k uvicorn_worker.UvicornWorker {DJANGO}", STOCK | environment, workers
-    )
+    return Service(name, f"{GUNICORN} -k uvicorn_worker.UvicornWorker {DJANGO}", STOCK | environment, workers)
 
 
 def gthread(name, threads):

@@ -1,8 +1,8 @@
-"""Measure, on the machine itself: reads a job from standard input, writes a line of JSON for each thing it learned.
+"""Measure, on the machine itself: reads a job from standard input, writes a line of JSON for all it learned.
 
-Runs as root (memory of other users' processes, PostgreSQL's table of connections), the contestants as the application's
-user with its environment. It ends with its standard input, so that nothing goes on when the control machine is gone;
-whoever started it runs `measure.py clean` afterwards, whatever happened.
+Runs as root (memory of other users' processes, PostgreSQL's table of connections), the contestants as the
+application's user with its environment. It ends with its standard input, so that nothing goes on when the
+control machine is gone; whoever started it runs `measure.py clean` afterwards, whatever happened.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ HOME = HERE.parent
 sys.path.insert(0, str(HOME))
 
 from bench import plan, wrk  # noqa: E402
-from bench.contestants import CONTESTANTS, DIRECT, SERVICES  # noqa: E402
+from bench.contestants import CONTESTANTS, SERVICES  # noqa: E402
 
 PROGRAMS = Path(sys.executable).parent
 FIRST_PORT = 5600
@@ -37,13 +37,13 @@ TLS = 100  # nginx listens so much above the contestant's own port
 NGINX_SITE = Path("/etc/nginx/sites/bench.conf")
 PATIENCE = 60
 DATABASE_ENDPOINTS = ("row", "rows", "session")
-PACKAGES = (
-    "django asgiref gunicorn uvicorn uvicorn-worker uvloop httptools psycopg psycopg-pool channels daphne fastapi "
-    "granian hypercorn aiohttp"
-).split()
+PACKAGES = [
+    *("django", "asgiref", "gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "httptools", "psycopg"),
+    *("psycopg-pool", "channels", "daphne", "fastapi", "granian", "hypercorn", "aiohttp"),
+]
 CONNECTIONS = """
-SELECT count(*) FILTER (WHERE application_name = 'bench-direct'), count(*) FILTER (WHERE application_name <> 'bench-direct')
-FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}';
+SELECT count(*) FILTER (WHERE application_name = 'bench-direct'),
+  count(*) FILTER (WHERE application_name <> 'bench-direct') FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}';
 """
 
 
@@ -96,7 +96,7 @@ class Running:
         self.log = HOME / "log" / f"{service.name}.log"
         with self.log.open("w") as log:
             self.processes = [
-                subprocess.Popen(  # noqa: S603  this file's own commands
+                subprocess.Popen(
                     [PROGRAMS / program, *rest],
                     cwd=HOME,
                     env=machine.environment | service.environment,
@@ -139,7 +139,7 @@ class Running:
         return total / 1024
 
     def rest(self):
-        """A slow contestant is still at what nobody waits for any more: the next cell is not to pay for it."""
+        """A slow contestant is still at what nobody waits for: the next cell is not to pay for it."""
         end, before = time.monotonic() + 20, self.cpu_seconds()
         while time.monotonic() < end:
             time.sleep(0.15)
@@ -172,7 +172,7 @@ class Connections:
     def __init__(self, user, port):
         self.question = CONNECTIONS.format(user=user).replace("\n", " ") + "\n"
         psql = ["psql", "-AtqX", "-F", " ", "-p", str(port), "-d", "postgres"]
-        self.psql = subprocess.Popen(  # noqa: S603
+        self.psql = subprocess.Popen(
             ["/usr/sbin/runuser", "-u", "postgres", "--", *psql],
             cwd="/",
             stdin=subprocess.PIPE,
@@ -221,7 +221,7 @@ class Machine:
         self.checked = {}
 
     def python(self, *arguments):
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, *arguments],
             cwd=HOME,
             env=self.environment | {"BENCH_DATABASE": "direct"},
@@ -239,7 +239,7 @@ class Machine:
         self.rows = json.loads(self.python("-m", "bench.project.seed", "make"))
         self.cookie = f"sessionid={self.rows['session']}"
         upstream = ["-m", "bench.upstream", str(UPSTREAM_PORT)]
-        self.upstream = subprocess.Popen([sys.executable, *upstream], cwd=HOME, **self.identity)  # noqa: S603
+        self.upstream = subprocess.Popen([sys.executable, *upstream], cwd=HOME, **self.identity)
         self.connections = Connections(self.job["database_user"], self.job["postgresql_port"])
         tell(machine=describe(), versions=versions())
 
@@ -267,24 +267,34 @@ class Machine:
             raise RefusedError(f"{contestant.name} answers {path} with {status}: {str(body)[:300]}")
         first = self.checked.setdefault(endpoint, (contestant.name, body))
         if body != first[1]:
-            raise RefusedError(f"{contestant.name} answers {path} otherwise than {first[0]}: {str(body)[:300]}")
+            raise RefusedError(
+                f"{contestant.name} answers {path} otherwise than {first[0]}: {str(body)[:300]}"
+            )
 
     def wrk(self, contestant, group, seconds):
         port = self.service(contestant.service).port
         scheme, port = ("https", port + TLS) if group.path == "nginx" else ("http", port)
-        command = [HOME / "wrk/wrk", "-t1", f"-c{group.clients}", f"-d{seconds}s", "--timeout", "60s", "--latency"]
+        command = [
+            HOME / "wrk/wrk",
+            "-t1",
+            f"-c{group.clients}",
+            f"-d{seconds}s",
+            "--timeout",
+            "60s",
+            "--latency",
+        ]
         if group.endpoint == "session":
             command += ["-H", f"Cookie: {self.cookie}"]
         command.append(f"{scheme}://127.0.0.1:{port}{contestant.path(group.endpoint, self.rows['row'])}")
         environment = {"LD_LIBRARY_PATH": str(HOME / "wrk")}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return wrk.parse(done.stdout + done.stderr)
 
     def fresh_pool(self):
         """PgBouncer closes what an earlier contestant made it open, or all would seem to need as many."""
-        subprocess.run(  # noqa: S603
-            ["/usr/sbin/runuser", "-u", "pgbouncer", "--", "psql", "-qX", "-h", self.job["pgbouncer_directory"],
-             "-p", str(self.job["pgbouncer_port"]), "-d", "pgbouncer", "-c", "RECONNECT"],
+        where = ["-h", self.job["pgbouncer_directory"], "-p", str(self.job["pgbouncer_port"])]
+        subprocess.run(
+            ["/usr/sbin/runuser", "-u", "pgbouncer", "--", "psql", "-qX", *where, "-c", "RECONNECT", "pgbouncer"],
             cwd="/",
             check=True,
             capture_output=True,
@@ -376,7 +386,7 @@ class Machine:
                 wait_for(path.exists, f"{path} is not there")
             time.sleep(1)
             before = sum(service.memory_mb() for service in services)
-            client = subprocess.Popen(  # noqa: S603
+            client = subprocess.Popen(
                 [sys.executable, "-m", "bench.sockets", str(most), *map(str, paths)],
                 cwd=HOME,
                 stdin=subprocess.PIPE,
@@ -405,12 +415,16 @@ class Machine:
     # --- the run
 
     def run(self):
-        groups = [plan.Group(**group | {"contestants": tuple(group["contestants"])}) for group in self.job["groups"]]
+        groups = [
+            plan.Group(**group | {"contestants": tuple(group["contestants"])}) for group in self.job["groups"]
+        ]
         left = plan.takes(groups) + self.job["websockets_seconds"]
         for number, group in enumerate(groups):
             self.group(number, group, left)
             left -= group.takes
-            later = {CONTESTANTS[name].service for group in groups[number + 1 :] for name in group.contestants}
+            later = {
+                CONTESTANTS[name].service for group in groups[number + 1 :] for name in group.contestants
+            }
             self.keep(later)
         if self.job["websockets"]:
             self.websockets(self.job["websockets"])
@@ -418,18 +432,24 @@ class Machine:
 
 
 def first_line(*command):
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     return (done.stdout + done.stderr).strip().splitlines()[0]
 
 
 def versions():
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version()} | found | {
-        "postgresql": first_line("/usr/lib/postgresql/17/bin/postgres", "--version").split()[2],
-        "pgbouncer": first_line("/usr/sbin/pgbouncer", "--version").split()[1],
-        "nginx": first_line("/usr/sbin/nginx", "-v").rpartition("/")[2],
-        "wrk": first_line("/usr/bin/env", f"LD_LIBRARY_PATH={HOME}/wrk", str(HOME / "wrk/wrk"), "-v").split()[1],
-    }
+    return (
+        {"python": platform.python_version()}
+        | found
+        | {
+            "postgresql": first_line("/usr/lib/postgresql/17/bin/postgres", "--version").split()[2],
+            "pgbouncer": first_line("/usr/sbin/pgbouncer", "--version").split()[1],
+            "nginx": first_line("/usr/sbin/nginx", "-v").rpartition("/")[2],
+            "wrk": first_line(
+                "/usr/bin/env", f"LD_LIBRARY_PATH={HOME}/wrk", str(HOME / "wrk/wrk"), "-v"
+            ).split()[1],
+        }
+    )
 
 
 def describe():

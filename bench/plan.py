@@ -22,7 +22,7 @@ class Group:
     @property
     def seconds(self):
         """Of one cell: with many clients a slow contestant's answers need longer than a fast one's."""
-        return 2 if self.clients <= 64 else 3 if self.clients <= 512 else 6
+        return {1: 1, 512: 3, 2000: 4}.get(self.clients, 2)
 
     @property
     def takes(self):
@@ -30,41 +30,44 @@ class Group:
         return len(self.contestants) * (self.rounds * cell + WARM_SECONDS)
 
 
-# what a default run has; FULL=1 has all contestants everywhere
+FOUR = ("pergola", "stock", "wsgi", "fastapi")
+THREE = ("pergola", "stock", "wsgi")  # FastAPI has no sessions
+DATABASES = ("pergola-direct", "stock-direct", "stock-pool")
+# What a default run has, what the targets are about first; FULL=1 has all contestants everywhere.
 DEFAULT = (
-    Group("hello", 64, ("pergola", "stock", "wsgi", "fastapi", "bare")),
-    Group("row", 64, ("pergola", "pergola-asyncdb", "stock", "wsgi", "fastapi")),
-    Group("rows", 64, ("pergola", "pergola-asyncdb", "stock", "wsgi", "fastapi")),
-    Group("session", 64, ("pergola", "stock", "wsgi")),
-    Group("fanout", 200, ("pergola", "stock", "wsgi", "wsgi-64", "fastapi")),
-    Group("row", 2000, ("pergola", "pergola-direct", "stock", "stock-direct", "stock-pool")),
-    Group("row", 64, ("pergola", "pergola-def", "stock", "stock-def", "wsgi", "wsgi-async")),
-    Group("row", 64, ("pergola", "pergola-direct", "stock", "stock-direct", "stock-pool")),
-    Group("row", 512, ("pergola", "pergola-direct", "stock", "stock-direct", "stock-pool")),
-    Group("hello", 64, ("pergola", "pergola-1", "stock", "stock-1")),
-    Group("row", 64, ("pergola", "pergola-1", "stock", "stock-1")),
+    Group("hello", 64, (*FOUR, "bare", "pergola-1", "stock-1")),
+    Group(
+        "row",
+        64,
+        (*FOUR, "pergola-asyncdb", "pergola-def", "stock-def", *DATABASES, "pergola-1", "stock-1"),
+    ),
+    Group("rows", 64, (*FOUR, "pergola-asyncdb")),
+    Group("session", 64, THREE),
+    Group("fanout", 200, (*FOUR, "wsgi-64")),
+    Group("row", 2000, ("pergola", "stock", *DATABASES)),
     Group("hello", 64, SERVERS),
     Group("row", 64, SERVERS),
-    Group("fanout", 64, ("pergola", "stock", "wsgi", "wsgi-async", "fastapi")),
-    *(
-        Group(endpoint, clients, ("pergola", "stock", "wsgi", "fastapi"))
-        for clients in (1, 512)
-        for endpoint in ("hello", "row", "rows", "fanout")
-    ),
-    *(Group("session", clients, ("pergola", "stock", "wsgi")) for clients in (1, 512)),
-    *(Group(endpoint, 64, ("pergola", "stock", "wsgi", "fastapi"), "nginx") for endpoint in ("hello", "row")),
+    Group("fanout", 64, (*FOUR, "wsgi-async")),
+    Group("row", 64, FOUR, "nginx"),
+    Group("row", 512, (*FOUR, *DATABASES)),
+    Group("hello", 512, FOUR),
+    Group("fanout", 512, FOUR),
+    Group("session", 512, THREE),
+    Group("hello", 1, FOUR),
+    Group("row", 1, FOUR),
+    Group("rows", 1, FOUR),
+    Group("session", 1, THREE),
 )
 
 
 def everything():
-    first = DEFAULT
-    rest = tuple(
+    """The default, and what it leaves out."""
+    return DEFAULT + tuple(
         Group(endpoint, clients, tuple(CONTESTANTS), path)
         for path in ("direct", "nginx")
         for endpoint in ENDPOINTS
         for clients in CLIENTS
     )
-    return first + rest
 
 
 def chosen(*, full=False, only=(), contestants=(), clients=(), paths=(), rounds=ROUNDS):

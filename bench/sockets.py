@@ -1,8 +1,8 @@
 """Opens WebSockets until the first refusal, then has one of them speak to all: `sockets.py MOST PATH ...`
 
-A protocol of its own, as a library would take longer for a message than what is measured. Over unix sockets, as nginx
-does: there, no number of ports is the limit. Prints a line with what was opened, waits for a line, and prints
-how long a message took to reach each.
+A protocol of its own, as a library would take longer for a message than what is measured. Over unix sockets,
+as nginx does: there, no number of ports is the limit. Prints a line with what was opened, waits for a line,
+and prints how long a message took to reach each.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ def frame(opcode, payload):
 
 
 def frames(buffer):
-    """The whole frames at the buffer's beginning as (opcode, payload), and what is left. A server's are not masked."""
+    """The whole frames that it begins with as (opcode, payload), and what is left; a server masks none."""
     found = []
     while len(buffer) >= 2:
         opcode, length, start = buffer[0] & 0x0F, buffer[1] & 0x7F, 2
@@ -112,7 +112,7 @@ class Load:
         began = time.perf_counter()
         self.clients[0].transport.write(frame(TEXT, text))
         listening = sum(not client.closed for client in self.clients)
-        while len(self.arrivals.get(text, ())) < listening and time.perf_counter() - began < PATIENCE:
+        while len(self.arrivals.get(text, ())) < listening and time.perf_counter() - began < PATIENCE:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
         return [1000 * (moment - began) for moment in self.arrivals.get(text, ())], listening
 
@@ -121,7 +121,11 @@ async def main(most, paths):
     load = Load(paths)
     began = time.monotonic()
     refusal = await load.open_until(most)
-    opened = {"connections": len(load.clients), "refusal": refusal, "opened_seconds": round(time.monotonic() - began, 1)}
+    opened = {
+        "connections": len(load.clients),
+        "refusal": refusal,
+        "opened_seconds": round(time.monotonic() - began, 1),
+    }
     print(json.dumps(opened), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     runs = [await load.broadcast(b"news %d" % number) for number in range(BROADCASTS)]

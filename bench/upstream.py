@@ -1,7 +1,7 @@
 """The upstream of the fan-out: answers every GET after 100 ms. `python -m bench.upstream PORT`
 
-A protocol and no framework, so that it is never what a contestant waits for: it looks for the end of a request,
-and sends bytes that were made before.
+A protocol and no framework, so that it is never what a contestant waits for: it looks for the end of a
+request, and sends bytes that were made before.
 """
 
 import asyncio
@@ -11,7 +11,10 @@ import uvloop
 
 SECONDS = 0.1
 BODY = b'{"celsius": 21}'
-ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (len(BODY), BODY)
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(BODY),
+    BODY,
+)
 
 
 class Upstream(asyncio.Protocol):

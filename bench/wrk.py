@@ -25,13 +25,11 @@ def milliseconds(text):
 
 
 def parse(text):
-    percentiles = dict(re.findall(r"^\s+(50|99)%\s+(\S+)$", text, re.MULTILINE))
+    percentiles = dict(re.findall(r"^\s+(50|99)%\s+(\S+) *$", text, re.MULTILINE))
     done = re.search(r"^\s+(\d+) requests in (\S+),", text, re.MULTILINE)
-    if not done:
-        raise NoFiguresError(text.strip()[-300:] or "wrk said nothing")
-    sockets = re.search(
-        r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text
-    )
+    if not done or (int(done[1]) and len(percentiles) < 2):
+        raise NoFiguresError(text.strip()[-600:] or "wrk said nothing")
+    sockets = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
     wrong = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
     refused = int(wrong[1]) if wrong else 0
     requests, seconds = int(done[1]), milliseconds(done[2]) / 1000

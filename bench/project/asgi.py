@@ -9,6 +9,4 @@ from django.urls import path  # noqa: E402
 
 from bench.project.consumers import Broadcast  # noqa: E402
 
-application = ProtocolTypeRouter(
-    {"http": http, "websocket": URLRouter([path("ws/", Broadcast.as_asgi())])}
-)
+application = ProtocolTypeRouter({"http": http, "websocket": URLRouter([path("ws/", Broadcast.as_asgi())])})

@@ -1,4 +1,4 @@
-"""The outside reference: FastAPI with psycopg's async pool, through PgBouncer as all are. No middleware, no ORM."""
+"""The outside reference: FastAPI with psycopg's async pool, through PgBouncer. No middleware, no ORM."""
 
 import os
 from contextlib import asynccontextmanager

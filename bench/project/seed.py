@@ -1,4 +1,4 @@
-"""`python -m bench.project.seed make` writes the rows and prints their names as JSON; `remove` takes them away."""
+"""`python -m bench.project.seed make` writes the rows, and says which as JSON; `remove` takes them away."""
 
 import json
 import sys
@@ -12,9 +12,9 @@ from django.contrib.auth.models import User  # noqa: E402
 from django.contrib.sessions.backends.db import SessionStore  # noqa: E402
 from django.contrib.sessions.models import Session  # noqa: E402
 from django.db import transaction  # noqa: E402
+from posts.models import Author, Post, Tag  # noqa: E402
 
 from bench.project.names import AUTHOR, ROWS, TAGS  # noqa: E402
-from posts.models import Author, Post, Tag  # noqa: E402
 
 BODY = "An answer of the size that an interface gives: some two hundred characters. " * 3
 

@@ -1,4 +1,4 @@
-"""The same rows without the ORM, for FastAPI and for pergola_runtime.asyncdb: what a team would write by hand."""
+"""The same rows without the ORM, for FastAPI and pergola_runtime.asyncdb: as a team would write it."""
 
 from bench.project.names import AUTHOR, ROWS
 

@@ -3,10 +3,10 @@
 from django.contrib.auth.decorators import login_required
 from django.http import HttpResponse, HttpResponseForbidden, JsonResponse
 from django.shortcuts import render
+from posts.models import Post
 
 from bench.project import calls, sql
 from bench.project.names import AUTHOR, ROWS
-from posts.models import Post
 
 
 def posts():
