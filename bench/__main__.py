@@ -1,4 +1,4 @@
-"""Measure the stack's speed on a local replica: `make bench`, or `python -m bench` where ENV is one that is up.
+"""Measure the stack's speed on a local replica: `make bench`, or `python -m bench` with ENV that is up.
 
 Takes this checkout to the replica, measures there (measure.py), and writes bench/results/<date>.json, .md and
 .svg. Nothing of it is left on the replica, also where it is interrupted. A run of a part is written to
@@ -197,7 +197,8 @@ def show(cell, left):
     where = f"{cell['endpoint']:8}{cell['clients']:5} clients  {cell['path']:7}{cell['contestant']:16}"
     times = f"p50 {cell['p50_ms']:8.1f} ms  p99 {cell['p99_ms']:8.1f} ms"
     print(
-        f"  {left // 60:2}:{left % 60:02} left  {where}{cell['rps']:9,.0f}/s  {times}  {cell['errors']:4} errors",
+        f"  {left // 60:2}:{left % 60:02} left  {where}{cell['rps']:9,.0f}/s  {times}  "
+        f"{cell['errors']:4} errors",
         flush=True,
     )
 

@@ -43,7 +43,8 @@ PACKAGES = [
 ]
 CONNECTIONS = """
 SELECT count(*) FILTER (WHERE application_name = 'bench-direct'),
-  count(*) FILTER (WHERE application_name <> 'bench-direct') FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}';
+  count(*) FILTER (WHERE application_name <> 'bench-direct') 
+FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}';
 """
 
 
@@ -294,7 +295,7 @@ class Machine:
         """PgBouncer closes what an earlier contestant made it open, or all would seem to need as many."""
         where = ["-h", self.job["pgbouncer_directory"], "-p", str(self.job["pgbouncer_port"])]
         subprocess.run(
-            ["/usr/sbin/runuser", "-u", "pgbouncer", "--", "psql", "-qX", *where, "-c", "RECONNECT", "pgbouncer"],
+            ["/usr/sbin/runuser", "-u", "pgbouncer", "--", "psql", *where, "-c", "RECONNECT", "pgbouncer"],
             cwd="/",
             check=True,
             capture_output=True,

@@ -155,7 +155,7 @@ def markdown(report, chart):
         )
     parts.append(table(["", "wanted", "measured", "rounds", "by processor time", ""], lines))
     parts.append(
-        "A ratio is the median of those of the rounds, in each of which both ran. By processor time: the same of "
+        "A ratio is the median of those of each round, in which both ran. By processor time: the same of "
         "what a request costs the contestants' own processes, which other load on the machine disturbs least."
     )
     parts.append(f"![Requests each second]({chart})")
@@ -201,10 +201,11 @@ def told(report):
     machine, versions = report["machine"], report["versions"]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
-        f"{machine['system']} on {machine['cores']} cores ({machine['processor']}), {machine['memory_gb']} GB, "
-        f"kernel {machine['kernel']}; a systemd-nspawn machine. wrk, the contestants, PgBouncer and PostgreSQL "
-        f"share these cores, so that ratios within the run count, and not the figures. Commit {report['commit']}; "
-        f"load average {report['load']} when it began. How each contestant is set up: ../README.md.\n\n{listed}."
+        f"{machine['system']} on {machine['cores']} cores ({machine['processor']}), "
+        f"{machine['memory_gb']} GB, kernel {machine['kernel']}; a systemd-nspawn machine. wrk, the "
+        "contestants, PgBouncer and PostgreSQL share these cores, so that ratios within the run count, and not "
+        f"the figures. Commit {report['commit']}; load average {report['load']} when it began. How each "
+        f"contestant is set up: ../README.md.\n\n{listed}."
     )
 
 
@@ -214,7 +215,7 @@ def websockets(found):
         [
             "## WebSockets",
             f"Two Daphne processes held {found['connections']:,} connections ({end}), opened in "
-            f"{found['opened_seconds']:g} s, at {found['kb_per_connection']:g} kB each. A message to all of them: "
+            f"{found['opened_seconds']:g} s, at {found['kb_per_connection']:g} kB each. A message to all: "
             f"half had it after {found['broadcast_p50_ms']:g} ms, 99 of 100 after "
             f"{found['broadcast_p99_ms']:g} ms, the last after {found['broadcast_last_ms']:g} ms (medians of "
             f"five); {found['missed']} were missed.",

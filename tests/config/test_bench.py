@@ -21,11 +21,11 @@ Running 2s test @ http://127.0.0.1:5600/async/row/1
      50%  635.00us
      75%   45.00ms
      90%   60.11ms
-     99%    1.15s 
+     99%    1.15s{space}
   3140 requests in 2.00s, 1.20MB read
 Requests/sec:   1570.00
 Transfer/sec:    614.40KB
-"""
+""".replace("{space}", " ")  # which wrk puts behind seconds
 ERRORS = SAID.replace(
     "Requests/sec",
     "  Socket errors: connect 1, read 2, write 0, timeout 4\n  Non-2xx or 3xx responses: 140\nRequests/sec",
