@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 APP = Path(__file__).resolve().parent
+RUNTIME = str(APP.parent / "runtime/src")
 PATIENCE = 10
 
 
@@ -56,6 +57,8 @@ def environment(state, run):
         "UPSTREAMS_SOCKET": f"{run}/upstreams.sock",
         "LAB_ASGI_SOCKET": f"{run}/lab-asgi.sock",
         "LAB_WSGI_SOCKET": f"{run}/lab-wsgi.sock",
+        # asgi.py takes its handler from there, which on a server the release's environment has
+        "PYTHONPATH": os.pathsep.join(filter(None, [RUNTIME, os.environ.get("PYTHONPATH")])),
         "PYTHONUNBUFFERED": "1",
     }
 

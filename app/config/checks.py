@@ -10,15 +10,15 @@ def is_postgresql(alias):
 
 
 @register
-def no_kept_connections(**_):
+def no_long_kept_connections(**_):
     return [
         Error(
-            f"The database connections of {alias!r} outlive their request.",
-            hint="Set CONN_MAX_AGE to 0: under ASGI kept connections are never used again and only pile up.",
+            f"The database connections of {alias!r} are kept for more than ten seconds.",
+            hint="Set CONN_MAX_AGE to 10 or less: for as long a restart of PgBouncer waits for them.",
             id="pergola.E001",
         )
         for alias, database in settings.DATABASES.items()
-        if database.get("CONN_MAX_AGE", 0) != 0
+        if database.get("CONN_MAX_AGE", 0) is None or database.get("CONN_MAX_AGE", 0) > 10
     ]
 
 

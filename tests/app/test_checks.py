@@ -19,8 +19,14 @@ PATIENT = core_layer(hosts=[{"address": URL, "socket_timeout": None}])
 GOOD = {"DATABASES": BOTH, "TIME_ZONE": "UTC", "CHANNEL_LAYERS": PATIENT}
 
 BREACHES = {
-    "E001": (checks.no_kept_connections, {"DATABASES": BOTH | {"default": POOLED | {"CONN_MAX_AGE": 60}}}),
-    "E001 for ever": (checks.no_kept_connections, {"DATABASES": BOTH | {"direct": {"CONN_MAX_AGE": None}}}),
+    "E001": (
+        checks.no_long_kept_connections,
+        {"DATABASES": BOTH | {"default": POOLED | {"CONN_MAX_AGE": 60}}},
+    ),
+    "E001 for ever": (
+        checks.no_long_kept_connections,
+        {"DATABASES": BOTH | {"direct": {"CONN_MAX_AGE": None}}},
+    ),
     "E002": (checks.no_cursors_on_the_server, {"DATABASES": BOTH | {"default": POSTGRESQL}}),
     "E003": (checks.a_direct_alias, {"DATABASES": {"default": POOLED}}),
     "E004": (

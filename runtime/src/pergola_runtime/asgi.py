@@ -1,5 +1,5 @@
-"""The ASGI application of a project that has none: Django's own."""
+"""The ASGI application of a project that has none."""
 
-from django.core.asgi import get_asgi_application
+from pergola_runtime.handler import get_asgi_application
 
 application = get_asgi_application()

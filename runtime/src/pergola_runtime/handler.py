@@ -1,0 +1,177 @@
+"""Django's ASGI handler, without what it spends on being async.
+
+    from pergola_runtime.handler import get_asgi_application
+
+What it does for a request is what Django does, in the same order; how it gets to a thread is different: only
+where synchronous code really runs, and to one of the worker's own (threads.py). PERGOLA_HANDLER=django in the
+environment gives Django's own handler back.
+"""
+
+import asyncio
+import os
+from contextlib import closing
+
+import django
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from django.conf import settings
+from django.core import asgi, signals
+from django.core.cache import caches, close_caches
+from django.core.cache.backends.base import BaseCache
+from django.core.exceptions import ImproperlyConfigured, RequestAborted
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.core.handlers.base import reset_urlconf
+from django.db import close_old_connections, reset_queries
+from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
+
+from pergola_runtime import threads
+from pergola_runtime.middleware import in_place
+
+MAX_AGE = 10  # seconds; a PgBouncer that is told to stop waits for every connection to go
+
+# Django's own receivers at both ends of a request. They look at the connections of the thread they run in;
+# threads.py does their work in the thread that has some.
+AT_REST = {reset_queries, close_old_connections, close_caches, reset_urlconf}
+
+
+class RequestContext(ThreadSensitiveContext):
+    """Lets a task that outlives its request go on calling, as Django does: a thread for each call."""
+
+    async def __aexit__(self, *exception):
+        await super().__aexit__(*exception)
+        self._exited = False
+        SyncToAsync.context_to_thread_executor[self] = self._executor
+
+
+class LeanHandler(ASGIHandler):
+    def __init__(self):
+        self.pool = threads.open_pool()
+        super().__init__()
+
+    def load_middleware(self, is_async=False):
+        named = settings.MIDDLEWARE
+        settings.MIDDLEWARE = [in_place(path) for path in named]
+        try:
+            super().load_middleware(is_async)
+        finally:
+            settings.MIDDLEWARE = named
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            raise ValueError(f"Django can only handle ASGI/HTTP connections, not {scope['type']}.")
+        calls = threads.Calls(self.pool)
+        try:
+            async with RequestContext(executor=calls):
+                await self.handle(scope, receive, send, calls)
+        finally:
+            calls.close()
+
+    async def handle(self, scope, receive, send, calls):
+        try:
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        with closing(body):
+            set_script_prefix(get_script_prefix(scope))
+            if not self.at_rest(signals.request_started):
+                await signals.request_started.asend(sender=self.__class__, scope=scope)
+            request, response = self.create_request(scope, body)
+            if request is None:
+                body.close()
+                await self.send_response(response, send)
+                await sync_to_async(response.close)()
+                return
+            disconnect = Disconnect(self.listen_for_disconnect, receive)
+            try:
+                response = await self.run_get_response(request)
+                if response.streaming:
+                    calls.lend()
+                await self.send_response(response, send)
+            except asyncio.CancelledError:
+                if not disconnect.cancelled:
+                    raise  # somebody else wants this task to end
+            finally:
+                disconnect.stop()
+            if response is not None:
+                await self.close(response, request)
+            elif not self.at_rest(signals.request_finished):
+                await signals.request_finished.asend(sender=self.__class__)
+
+    def at_rest(self, signal):
+        """Whether nobody but Django listens to this signal."""
+        synchronous, asynchronous = signal._live_receivers(self.__class__)
+        return not asynchronous and AT_REST.issuperset(synchronous)
+
+    async def close(self, response, request):
+        """In place where it closes nothing; `request` is among the closers."""
+        if (
+            response._resource_closers == [request.close]
+            and type(response).close is HttpResponseBase.close
+            and type(request).close is ASGIRequest.close
+            and not getattr(request, "_files", None)
+            and not getattr(request._stream, "_rolled", False)
+            and self.at_rest(signals.request_finished)
+            and all(type(cache).close is BaseCache.close for cache in caches.all(initialized_only=True))
+        ):
+            response.close()
+        else:
+            await sync_to_async(response.close)()
+
+
+class Disconnect:
+    """Cancels the task of a request whose client goes. It listens from the first time that the task waits."""
+
+    def __init__(self, listen, receive):
+        self.listen = listen
+        self.receive = receive
+        self.request = asyncio.current_task()
+        self.cancelled = False
+        self.error = None
+        self.listener = None
+        self.soon = asyncio.get_running_loop().call_soon(self.start)
+
+    def start(self):
+        self.listener = asyncio.ensure_future(self.run())
+
+    async def run(self):
+        try:
+            await self.listen(self.receive)
+        except RequestAborted:
+            pass
+        except Exception as error:
+            self.error = error
+        self.cancelled = True
+        self.request.cancel()
+
+    def stop(self):
+        self.soon.cancel()
+        if self.cancelled:
+            self.request.uncancel()
+            if self.error:
+                raise self.error
+        elif self.listener is not None:
+            self.listener.cancel()
+
+
+def check(environ=os.environ):
+    """Refuses what cannot work, when the application is loaded: before a release takes traffic."""
+    chosen = environ.get("PERGOLA_HANDLER") or "lean"
+    if chosen not in ("lean", "django"):
+        raise ImproperlyConfigured(f"PERGOLA_HANDLER={chosen} is neither lean nor django: set app_handler")
+    if chosen == "lean":
+        threads.limit(environ)
+        for alias, database in settings.DATABASES.items():
+            age = database.get("CONN_MAX_AGE", 0)
+            if age is None or age > MAX_AGE:
+                raise ImproperlyConfigured(
+                    f"DATABASES[{alias!r}]: CONN_MAX_AGE={age} is more than {MAX_AGE} seconds, for which a "
+                    f"restart of PgBouncer would wait: set {MAX_AGE} or less"
+                )
+    return chosen
+
+
+def get_asgi_application():
+    if check() == "django":
+        return asgi.get_asgi_application()
+    django.setup(set_prefix=False)
+    return LeanHandler()

@@ -1,0 +1,105 @@
+"""Django's own middleware, called in place where it does nothing but compute.
+
+Under ASGI Django sends each `process_request` and `process_response` of its middleware to a thread and back,
+whatever it does. Here they are called where they are, and go to the thread only where they may reach the
+database, the cache or code of the project. What a project wrote itself, its subclasses of Django's included,
+stays as it is.
+"""
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+LARGE = 65536  # bytes; what takes longer to compute with than to send to a thread
+
+SESSIONS = "django.contrib.sessions.backends."
+MESSAGES = "django.contrib.messages.storage."
+
+
+class InPlace:
+    """Before a class of Django's among the bases: its hooks run in the event loop's thread."""
+
+    async def __acall__(self, request):
+        response = None
+        if hasattr(self, "process_request"):
+            response = self.process_request(request)
+        response = response or await self.get_response(request)
+        if hasattr(self, "process_response"):
+            if self.blocks(request, response):
+                return await sync_to_async(self.process_response)(request, response)
+            response = self.process_response(request, response)
+        return response
+
+    def blocks(self, request, response):
+        """Whether `process_response` may do more than compute with what is there."""
+        return False
+
+
+class OfBody(InPlace):
+    def blocks(self, request, response):
+        return not response.streaming and len(response.content) > LARGE
+
+
+class Csrf(InPlace):
+    async def process_view(self, request, callback, callback_args, callback_kwargs):
+        check = super().process_view
+        safe = request.method in ("GET", "HEAD", "OPTIONS", "TRACE")
+        if safe or getattr(callback, "csrf_exempt", False):
+            return check(request, callback, callback_args, callback_kwargs)
+        # reads the form, its files with the project's handlers; and a refusal is a view of the project's
+        return await sync_to_async(check)(request, callback, callback_args, callback_kwargs)
+
+
+class Session(InPlace):
+    """Saving by Django's async session API is several ways to the thread. Its synchronous one is one way."""
+
+    def blocks(self, request, response):
+        session = getattr(request, "session", None)
+        return session is not None and (session.modified or settings.SESSION_SAVE_EVERY_REQUEST)
+
+
+class Message(InPlace):
+    def blocks(self, request, response):
+        messages = getattr(request, "_messages", None)
+        if messages is None or not (messages.used or messages.added_new):
+            return False
+        return type(messages).__module__ != f"{MESSAGES}cookie"
+
+
+# what is not here goes to the thread, as everywhere: Django's own that ask the database or the cache
+IN_PLACE = {
+    "django.contrib.auth.middleware.AuthenticationMiddleware": InPlace,  # `request.user` is but a promise
+    "django.contrib.messages.middleware.MessageMiddleware": Message,
+    "django.contrib.sessions.middleware.SessionMiddleware": Session,
+    "django.middleware.clickjacking.XFrameOptionsMiddleware": InPlace,
+    "django.middleware.common.CommonMiddleware": InPlace,
+    "django.middleware.csp.ContentSecurityPolicyMiddleware": InPlace,
+    "django.middleware.csrf.CsrfViewMiddleware": Csrf,
+    "django.middleware.gzip.GZipMiddleware": OfBody,
+    "django.middleware.http.ConditionalGetMiddleware": OfBody,
+    "django.middleware.locale.LocaleMiddleware": InPlace,
+    "django.middleware.security.SecurityMiddleware": InPlace,
+}
+
+
+def computes(kind):
+    """Whether this project's settings leave it at computing."""
+    if kind is Csrf:
+        return not settings.CSRF_USE_SESSIONS
+    if kind is Session:
+        return settings.SESSION_ENGINE.startswith(SESSIONS)
+    if kind is Message:
+        return settings.MESSAGE_STORAGE.startswith(MESSAGES)
+    return True
+
+
+def in_place(path):
+    """The name of a class to take instead of this middleware: the same one where it is not Django's."""
+    middleware = import_string(path)
+    name = f"{middleware.__module__}.{getattr(middleware, '__qualname__', '')}"
+    kind = IN_PLACE.get(name)
+    if kind is None or not computes(kind):
+        return path
+    named = middleware.__name__
+    globals()[named] = type(named, (kind, middleware), {"__module__": __name__})
+    return f"{__name__}.{named}"
