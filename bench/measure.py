@@ -43,7 +43,7 @@ PACKAGES = [
 ]
 CONNECTIONS = """
 SELECT count(*) FILTER (WHERE application_name = 'bench-direct'),
-  count(*) FILTER (WHERE application_name <> 'bench-direct') 
+  count(*) FILTER (WHERE application_name <> 'bench-direct')
 FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}';
 """
 
