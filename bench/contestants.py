@@ -70,7 +70,7 @@ SERVICES = {
         # one process each, on one socket
         Service("daphne", f"daphne --fd {{fd}} --verbosity 0 {DJANGO}", LEAN, processes=WORKERS),
         # --- the ways to the database
-        lean("pergola-direct", **DIRECT),
+        lean("pergola-direct", **DIRECT, PERGOLA_THREADS="16"),  # together fewer than max_connections
         stock("stock-direct", **DIRECT),
         stock("stock-pool", **DIRECT, BENCH_POOL="10"),  # connections of each worker, as PgBouncer has in all
         # --- scaling

@@ -10,7 +10,7 @@ KEYS = ("contestant", "endpoint", "clients", "path")
 FIGURES = {"rps": 1, "p50_ms": 2, "p99_ms": 2, "errors": 0, "rss_mb": 0, "pg_connections": 0}
 SHORT = ("hello", "row", "rows", "session")
 ENDPOINTS = {
-    "hello": "hello",
+    "hello": "five bytes",
     "row": "one row by primary key",
     "rows": "twenty rows with author and tags",
     "fanout": "three upstreams of 100 ms, together",
