@@ -47,6 +47,11 @@ SERVICES = {
         gthread("wsgi", 8),
         gthread("wsgi-64", 64),
         Service("fastapi", f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.fast:application"),
+        Service(
+            "fastapi-transaction",
+            f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.fast:application",
+            {"BENCH_AUTOCOMMIT": "no"},
+        ),
         Service("bare", f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.bare:application"),
         # --- the other servers, with the same application as pergola
         Service("gunicorn-asgi", f"{GUNICORN} -k asgi {DJANGO}", LEAN),
@@ -91,7 +96,6 @@ class Contestant:
         return f"/{self.views}/{endpoint}" + (f"/{row}" if endpoint == "row" else "")
 
 
-SHORT = ("hello", "row", "rows")
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
@@ -104,6 +108,7 @@ CONTESTANTS = {
         Contestant("wsgi-async", "wsgi"),
         Contestant("wsgi-64", "wsgi-64", "def"),
         Contestant("fastapi", "fastapi", endpoints=("hello", "row", "rows", "fanout")),
+        Contestant("fastapi-transaction", "fastapi-transaction", endpoints=("row", "rows")),
         Contestant("bare", "bare", endpoints=("hello",)),
         *(Contestant(name, name) for name in ("gunicorn-asgi", "uvicorn", "hypercorn", "granian", "daphne")),
         *(

@@ -39,7 +39,10 @@ DEFAULT = (
     Group(
         "row",
         64,
-        (*FOUR, "pergola-asyncdb", "pergola-def", "stock-def", *DATABASES, "pergola-1", "stock-1"),
+        (
+            *("pergola", "fastapi", "pergola-asyncdb", "fastapi-transaction", "wsgi", "stock"),
+            *("pergola-def", "stock-def", *DATABASES, "pergola-1", "stock-1"),
+        ),
     ),
     Group("rows", 64, (*FOUR, "pergola-asyncdb")),
     Group("session", 64, THREE),

@@ -9,9 +9,14 @@ from psycopg_pool import AsyncConnectionPool
 
 from bench.project import calls, sql
 
-# of each worker: together as many as PgBouncer's
 POOL = AsyncConnectionPool(
-    os.environ["DATABASE_URL"], open=False, min_size=2, max_size=10, timeout=60, kwargs={"autocommit": True}
+    os.environ["DATABASE_URL"],
+    open=False,
+    min_size=2,
+    max_size=10,  # of each worker: together as many as PgBouncer's
+    timeout=60,
+    # without it each block is a transaction, three ways to PostgreSQL for one query
+    kwargs={"autocommit": os.environ.get("BENCH_AUTOCOMMIT") != "no"},
 )
 
 
