@@ -28,7 +28,7 @@ HOME = HERE.parent
 sys.path.insert(0, str(HOME))
 
 from bench import plan, wrk  # noqa: E402
-from bench.contestants import CONTESTANTS, SERVICES  # noqa: E402
+from bench.contestants import CONTESTANTS, SERVICES, Service  # noqa: E402
 
 PROGRAMS = Path(sys.executable).parent
 FIRST_PORT = 5600
@@ -165,6 +165,13 @@ def get(port, path, cookie):
         return answer.status, answer.read().decode()
     finally:
         connection.close()
+
+
+def accepts(path):
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+        return True
+    return False
 
 
 class Connections:
@@ -375,20 +382,18 @@ class Machine:
         sockets = HOME / "sockets"
         sockets.mkdir(exist_ok=True)
         shutil.chown(sockets, self.job["user"], self.job["group"])
-        module = "pergola_runtime.daphne --unix-socket"
-        paths = [sockets / f"{number}.sock" for number in (1, 2)]
-        services = []
-        for path in paths:
-            command = f"python -m {module} {path} bench.project.asgi:application"
-            name = f"websocket-{path.stem}"
-            services.append(Running(type(SERVICES["pergola"])(name, command, {}), 0, self))
+        paths = [str(sockets / f"{number}.sock") for number in (1, 2)]
+        command = "python -m pergola_runtime.daphne --unix-socket {path} bench.project.asgi:application"
+        services = [
+            Running(Service(f"websocket-{number}", command.format(path=path)), 0, self)
+            for number, path in enumerate(paths, 1)
+        ]
         try:
             for path in paths:
-                wait_for(path.exists, f"{path} is not there")
-            time.sleep(1)
+                wait_for(lambda path=path: accepts(path), f"{path} does not answer")
             before = sum(service.memory_mb() for service in services)
             client = subprocess.Popen(
-                [sys.executable, "-m", "bench.sockets", str(most), *map(str, paths)],
+                [sys.executable, "-m", "bench.sockets", str(most), *paths],
                 cwd=HOME,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
