@@ -195,6 +195,7 @@ def markdown(report, chart):
                 for row in chosen
             ]
             parts.append(table([*head, "CPU ms"], lines))
+    parts += scaling(report["rows"], effort)
     if report.get("websockets"):
         parts.append(websockets(report["websockets"]))
     return "\n\n".join(parts) + "\n"
@@ -210,6 +211,35 @@ def told(report):
         f"not the figures. Commit {report['commit']}; load average {report['load']} when it began. How each "
         f"contestant is set up: ../README.md.\n\n{listed}."
     )
+
+
+def scaling(rows, effort):
+    """What a second worker brings, and what a request costs as clients grow."""
+    speed = {tuple(row[key] for key in KEYS): row["rps"] for row in rows}
+    found, lines = [], []
+    for name, endpoint, *where in [key for key in speed if key[0].endswith("-1")]:
+        both = name.removesuffix("-1")
+        one, two = speed[name, endpoint, *where], speed.get((both, endpoint, *where))
+        if one and two:
+            lines.append([both, endpoint, number(one), number(two), f"{two / one:.2f}"])
+    if lines:
+        head = ["contestant", "endpoint", "one worker", "two workers", "ratio"]
+        found += ["## Workers", "Requests each second with 64 clients.", table(head, lines)]
+    costs = {}
+    for (name, endpoint, clients, path), cost in effort.items():
+        if path == "direct":
+            costs.setdefault((endpoint, name), {})[clients] = cost
+    steps = sorted({clients for by_clients in costs.values() for clients in by_clients})
+    lines = [
+        [endpoint, name, *(number(by_clients.get(clients), 2) for clients in steps)]
+        for (endpoint, name), by_clients in sorted(costs.items())
+        if len(by_clients) > 2
+    ]
+    if lines:
+        head = ["endpoint", "contestant", *(f"{clients:,}" for clients in steps)]
+        told = "Milliseconds of processor time for a request, of the contestant's own processes, by clients."
+        found += ["## Cost as clients grow", told, table(head, lines)]
+    return found
 
 
 def websockets(found):
