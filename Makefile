@@ -185,6 +185,12 @@ test-ci: test test-api test-migrations test-load test-your-app test-machines tes
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py
 
+##@ Benchmark
+.PHONY: bench
+bench: .venv/ready ## the stack's speed beside others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS=)
+	@tests/with-replica $(BIN)/python -m bench $(if $(FULL),--full) --only '$(ONLY)' --contestants '$(CONTESTANTS)' \
+		--clients '$(CLIENTS)' --paths '$(PATHS)'
+
 ##@ Dependencies
 .PHONY: lock
 lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versions)
@@ -196,5 +202,6 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 		-o requirements/settings-websocket.txt
 	for server in hypercorn granian; do $(LOCK) runtime/pyproject.toml --extra $$server -c requirements/runtime.txt \
 		-o requirements/$$server.txt || exit 1; done
+	$(LOCK) pyproject.toml --extra app --extra bench -c requirements/app.txt -o requirements/bench.txt
 	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt
