@@ -200,8 +200,7 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) runtime/pyproject.toml --extra settings -c requirements/app.txt -c requirements/runtime.txt -o requirements/settings.txt
 	$(LOCK) runtime/pyproject.toml --extra settings-websocket -c requirements/app.txt -c requirements/runtime.txt \
 		-o requirements/settings-websocket.txt
-	for server in hypercorn granian; do $(LOCK) runtime/pyproject.toml --extra $$server -c requirements/runtime.txt \
-		-o requirements/$$server.txt || exit 1; done
+	$(LOCK) runtime/pyproject.toml --extra servers -c requirements/app.txt -c requirements/runtime.txt -o requirements/servers.txt
 	$(LOCK) pyproject.toml --extra app --extra bench -c requirements/app.txt -o requirements/bench.txt
 	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

@@ -140,7 +140,7 @@ def test_pgbouncer_takes_what_the_threads_of_both_slots_may_open(settings_with, 
     """Unless said otherwise; more is refused before anything is changed."""
     known = settings_with(ansible_facts={"memtotal_mb": 4096, "processor_nproc": cores})
     processes = known["app_web_workers"] + known["app_websocket_processes"]
-    assert known["app_database_connections"] == 2 * 64 * processes
+    assert known["app_database_connections"] == 2 * known["app_threads"] * processes
     assert known["app_database_connections"] <= known["pgbouncer_max_clients"]
 
 

@@ -27,7 +27,7 @@ KINDS = {
     "Django's handler": ("gunicorn", "django"),
     "gunicorn": ("gunicorn", "lean"),
 }
-OWN_PACKAGES = ("hypercorn", "granian")
+FIRST_OF_ITS_PACKAGES = "hypercorn"  # granian comes with them
 RESTARTS = 3
 
 
@@ -70,7 +70,7 @@ def served(request, replica, run, figures, tmp_path_factory):
     """The server set as a person sets it, and then a release brought out by it, under load."""
     name, kind = request.param, KINDS[request.param]
     folder = tmp_path_factory.mktemp("sources")
-    if kind[0] in OWN_PACKAGES:
+    if name == FIRST_OF_ITS_PACKAGES:
         works(run("deploy", *kind, copy_of_the_sample(folder / "first", f"{name}'s packages")))
     works(run("site", *kind, "", "--tags", "app"))
     source = "" if name == list(KINDS)[-1] else copy_of_the_sample(folder / "second", name)
@@ -126,6 +126,17 @@ def test_it_is_confined_and_its_socket_is_nginxs_alone(served, replica):
     settings = replica.settings
     listening = replica.run(f"stat -c '%U:%G %a' {settings['app_runtime_directory']}/live/web.sock")
     assert listening == f"{settings['app_user']}:{settings['site_web_group']} 660"
+
+
+def test_a_deploy_refuses_a_release_that_the_unit_cannot_start(served, run, replica):
+    """Who goes back to a server that every release has converges first."""
+    if served.server != "granian":
+        return  # of the others, each release has those that this test would take
+    before = replica.look()["live"]
+    done = run("deploy", "gunicorn", "lean")
+    assert done.returncode != 0
+    assert "has no granian, which the unit of app starts" in " ".join(done.stdout.split())
+    assert replica.look()["live"] == before
 
 
 def test_the_application_learns_who_asks(served, replica):
