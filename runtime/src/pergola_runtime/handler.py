@@ -94,7 +94,8 @@ class LeanHandler(ASGIHandler):
                 disconnect.stop()
             if response is not None:
                 await self.close(response, request)
-            elif not self.at_rest(signals.request_finished):
+            elif calls.calls or not self.at_rest(signals.request_finished):
+                # behind what still runs in the request's thread, which may read the body
                 await signals.request_finished.asend(sender=self.__class__)
 
     def at_rest(self, signal):
