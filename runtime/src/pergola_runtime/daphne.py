@@ -22,6 +22,8 @@ from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import reactor
 
+from pergola_runtime.handler import consumers
+
 logger = logging.getLogger(__name__)
 
 SERVICE_RESTART = 1012
@@ -30,8 +32,8 @@ TICK_SECONDS = 0.05
 
 
 class DrainingServer(Server):
-    def __init__(self, *args, spread_seconds=2.0, graceful_seconds=25.0, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, application, *args, spread_seconds=2.0, graceful_seconds=25.0, **kwargs):
+        super().__init__(consumers(application), *args, **kwargs)
         self.spread_seconds = spread_seconds
         self.graceful_seconds = graceful_seconds
         self.ports = []

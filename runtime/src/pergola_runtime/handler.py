@@ -8,6 +8,7 @@ environment gives Django's own handler back.
 """
 
 import asyncio
+import gc
 import os
 from contextlib import closing
 
@@ -25,9 +26,9 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from pergola_runtime import threads
-from pergola_runtime.middleware import in_place
+from pergola_runtime.middleware import named_in_place
 
-MAX_AGE = 10  # seconds; a PgBouncer that is told to stop waits for every connection to go
+LISTEN_AFTER = 0.02  # seconds
 
 # Django's own receivers at both ends of a request. They look at the connections of the thread they run in;
 # threads.py does their work in the thread that has some.
@@ -46,19 +47,19 @@ class RequestContext(ThreadSensitiveContext):
 class LeanHandler(ASGIHandler):
     def __init__(self):
         self.pool = threads.open_pool()
+        self.end = None
         super().__init__()
 
     def load_middleware(self, is_async=False):
-        named = settings.MIDDLEWARE
-        settings.MIDDLEWARE = [in_place(path) for path in named]
-        try:
+        with named_in_place():
             super().load_middleware(is_async)
-        finally:
-            settings.MIDDLEWARE = named
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             raise ValueError(f"Django can only handle ASGI/HTTP connections, not {scope['type']}.")
+        if self.end is None:
+            self.end = self.pool.until_the_loop_ends()
+            await anext(self.end)
         calls = threads.Calls(self.pool)
         try:
             async with RequestContext(executor=calls):
@@ -74,7 +75,7 @@ class LeanHandler(ASGIHandler):
         with closing(body):
             set_script_prefix(get_script_prefix(scope))
             if not self.at_rest(signals.request_started):
-                await signals.request_started.asend(sender=self.__class__, scope=scope)
+                await signals.request_started.asend(sender=ASGIHandler, scope=scope)
             request, response = self.create_request(scope, body)
             if request is None:
                 body.close()
@@ -84,6 +85,7 @@ class LeanHandler(ASGIHandler):
             disconnect = Disconnect(self.listen_for_disconnect, receive)
             try:
                 response = await self.run_get_response(request)
+                response._handler_class = ASGIHandler  # the signals' sender, whom receivers may have named
                 if response.streaming:
                     calls.lend()
                 await self.send_response(response, send)
@@ -96,11 +98,11 @@ class LeanHandler(ASGIHandler):
                 await self.close(response, request)
             elif calls.calls or not self.at_rest(signals.request_finished):
                 # behind what still runs in the request's thread, which may read the body
-                await signals.request_finished.asend(sender=self.__class__)
+                await signals.request_finished.asend(sender=ASGIHandler)
 
     def at_rest(self, signal):
         """Whether nobody but Django listens to this signal."""
-        synchronous, asynchronous = signal._live_receivers(self.__class__)
+        synchronous, asynchronous = signal._live_receivers(ASGIHandler)
         return not asynchronous and AT_REST.issuperset(synchronous)
 
     async def close(self, response, request):
@@ -120,7 +122,7 @@ class LeanHandler(ASGIHandler):
 
 
 class Disconnect:
-    """Cancels the task of a request whose client goes. It listens from the first time that the task waits."""
+    """Cancels the task of a request whose client goes. Most have their answer before it begins to listen."""
 
     def __init__(self, listen, receive):
         self.listen = listen
@@ -129,7 +131,7 @@ class Disconnect:
         self.cancelled = False
         self.error = None
         self.listener = None
-        self.soon = asyncio.get_running_loop().call_soon(self.start)
+        self.soon = asyncio.get_running_loop().call_later(LISTEN_AFTER, self.start)
 
     def start(self):
         self.listener = asyncio.ensure_future(self.run())
@@ -146,12 +148,27 @@ class Disconnect:
 
     def stop(self):
         self.soon.cancel()
+        request, listener = self.request, self.listener
+        self.soon = self.request = self.listener = None  # a circle, which the garbage collector would search
         if self.cancelled:
-            self.request.uncancel()
+            request.uncancel()
             if self.error:
                 raise self.error
-        elif self.listener is not None:
-            self.listener.cancel()
+        elif listener is not None:
+            listener.cancel()
+
+
+def consumers(application):
+    """A WebSocket's calls, each in a thread for its own time: as it is, one thread serves a whole process."""
+
+    async def serve(scope, receive, send):
+        if scope["type"] == "http" or os.environ.get("PERGOLA_HANDLER") == "django":
+            await application(scope, receive, send)
+        else:
+            async with RequestContext(executor=threads.Calls(threads.open_pool(), over=True)):
+                await application(scope, receive, send)
+
+    return serve
 
 
 def check(environ=os.environ):
@@ -163,10 +180,10 @@ def check(environ=os.environ):
         threads.limit(environ)
         for alias, database in settings.DATABASES.items():
             age = database.get("CONN_MAX_AGE", 0)
-            if age is None or age > MAX_AGE:
+            if age is None or age > threads.MAX_AGE:
                 raise ImproperlyConfigured(
-                    f"DATABASES[{alias!r}]: CONN_MAX_AGE={age} is more than {MAX_AGE} seconds, for which a "
-                    f"restart of PgBouncer would wait: set {MAX_AGE} or less"
+                    f"DATABASES[{alias!r}]: CONN_MAX_AGE={age} is more than {threads.MAX_AGE} seconds, for "
+                    f"which a restart of PgBouncer would wait: set {threads.MAX_AGE} or less"
                 )
     return chosen
 
@@ -175,4 +192,8 @@ def get_asgi_application():
     if check() == "django":
         return asgi.get_asgi_application()
     django.setup(set_prefix=False)
-    return LeanHandler()
+    handler = LeanHandler()
+    # what is loaded by now stays: the garbage collector need not look at it again and again
+    gc.collect()
+    gc.freeze()
+    return handler

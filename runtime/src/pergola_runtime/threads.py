@@ -10,6 +10,7 @@ with none at rest waits its turn, in the order of asking and without holding up 
 request left a transaction open between two calls is that request's alone until it ends.
 """
 
+import asyncio
 import contextlib
 import os
 import queue
@@ -17,11 +18,12 @@ import select
 import threading
 import time
 from collections import deque
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.signals import connection_created
 
+MAX_AGE = 10  # seconds for which a connection is kept; PgBouncer, told to stop, waits for all of them to go
 LIMIT = 64  # threads of one process, unless PERGOLA_THREADS says another number
 IDLE = 0  # libpq's PQTRANS_IDLE: no transaction
 
@@ -56,22 +58,23 @@ class Worker:
             if self.owner not in (None, request):
                 self.put_off.append(call)
                 continue
-            result = error = None
-            if future.set_running_or_notify_cancel():
+            settle = None
+            if not future.cancelled():
                 if not request.begun:
                     self.begin(request)
                 try:
-                    result = function(*args, **kwargs)
-                except BaseException as raised:
-                    error = raised
-            else:
-                future = None
+                    outcome = function(*args, **kwargs)
+                    settle = set_result
+                except BaseException as error:
+                    outcome = error
+                    settle = set_exception
             # before the caller hears of it, or both want the interpreter at once
             self.ended(request)
-            if future is not None:
-                future.set_exception(error) if error else future.set_result(result)
-            # an exception holds its frames, and these what it is held by
-            del call, request, future, function, args, kwargs, result, error
+            if settle is not None:
+                with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
+                    future.get_loop().call_soon_threadsafe(settle, future, outcome)
+            # what came out is the caller's alone
+            outcome = call = request = future = function = args = kwargs = None
         self.close_connections(self.connections)
 
     def next(self):
@@ -81,7 +84,6 @@ class Worker:
             try:
                 return self.queue.get(timeout=self.patience())
             except queue.Empty:
-                # PgBouncer, told to stop, waits until its clients have gone, also those with nothing to do
                 if not self.requests:
                     self.close_connections([one for one in self.connections if obsolete(one)])
 
@@ -158,7 +160,9 @@ class Calls(Executor):
         self.since = 0.0
 
     def submit(self, function, /, *args, **kwargs):
-        future = Future()
+        # (!) asyncio's own and not an Executor's, which costs as much as all the rest of a call: nothing but
+        # loop.run_in_executor() calls this, and it takes both
+        future = asyncio.get_running_loop().create_future()
         call = (self, future, function, args, kwargs)
         pool = self.pool
         with pool.lock:
@@ -208,6 +212,16 @@ def nothing():
     pass
 
 
+def set_result(future, result):
+    if not future.cancelled():
+        future.set_result(result)
+
+
+def set_exception(future, error):
+    if not future.cancelled():
+        future.set_exception(error)
+
+
 class Pool:
     def __init__(self, limit):
         self.limit = limit
@@ -218,6 +232,19 @@ class Pool:
         self.waiting = deque()
         self.taken = 0
         self.waited = 0.0
+
+    async def until_the_loop_ends(self):
+        """The server closes what is left of its async generators before its loop ends."""
+        try:
+            yield
+        finally:
+            with self.lock:
+                ended, self.free = self.free, []
+                self.size -= len(ended)
+            for worker in ended:
+                worker.queue.put(None)
+            for worker in ended:
+                worker.thread.join(1)
 
     # All of these with the lock held.
 
@@ -268,11 +295,15 @@ def obsolete(connection):
 def hung_up(connection):
     """Whether the server has said something unasked, which is that it has gone. No round trip."""
     try:
-        poll = select.poll()
-        poll.register(connection.connection.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
+        return readable(connection.connection.fileno())
     except Exception:
         return False  # no socket: another database, or closed, which Django finds by itself
+
+
+def readable(socket):
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def transaction_is_open(connection):

@@ -1,0 +1,68 @@
+"""PostgreSQL without a thread, for the few queries where it counts: psycopg's own async pool.
+
+    from pergola_runtime.asyncdb import connection
+
+    async with connection() as database:
+        row = await (await database.execute("SELECT ... WHERE id = %s", [number])).fetchone()
+
+One pool for each event loop, made from DATABASES["default"] at the first use and closed with the loop. A
+connection commits by itself, as Django's does; `async with database.transaction():` is a transaction. It is
+not the ORM's, whose open transaction it does not see. Wants psycopg_pool (the runtime's extra `asyncdb`).
+"""
+
+import asyncio
+import weakref
+from contextlib import asynccontextmanager
+
+from django.db import connections
+from psycopg import OperationalError
+from psycopg_pool import AsyncConnectionPool
+
+from pergola_runtime import threads
+
+pools = weakref.WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def connection():
+    loop = asyncio.get_running_loop()
+    if loop not in pools:
+        pool = make_pool()
+        pools[loop] = pool, until_the_loop_ends(pool)
+        await anext(pools[loop][1])
+    pool, _ = pools[loop]
+    if pool.closed:
+        await pool.open()  # or waits for who opens it
+    async with pool.connection() as one:
+        yield one
+
+
+def make_pool():
+    parameters = connections["default"].get_connection_params()
+    for name in ("cursor_factory", "context"):  # Django's own, which are not async
+        parameters.pop(name, None)
+    return AsyncConnectionPool(
+        kwargs=parameters | {"autocommit": True},
+        min_size=0,
+        max_size=threads.limit(),
+        # PgBouncer, told to stop, waits until its clients have gone
+        max_idle=threads.MAX_AGE,
+        max_lifetime=threads.MAX_AGE,
+        check=alive,
+        open=False,
+    )
+
+
+async def alive(one):
+    if threads.readable(one.fileno()):
+        raise OperationalError("the server has closed the connection")
+
+
+async def until_the_loop_ends(pool):
+    """The server closes what is left of its async generators before its loop ends."""
+    await pool.open()
+    try:
+        yield
+    finally:
+        pools.pop(asyncio.get_running_loop(), None)
+        await pool.close()
