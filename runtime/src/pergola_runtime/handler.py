@@ -26,7 +26,7 @@ from django.http.response import HttpResponseBase
 from django.urls import set_script_prefix
 
 from pergola_runtime import threads
-from pergola_runtime.middleware import in_place
+from pergola_runtime.middleware import named_in_place
 
 LISTEN_AFTER = 0.02  # seconds
 
@@ -51,12 +51,8 @@ class LeanHandler(ASGIHandler):
         super().__init__()
 
     def load_middleware(self, is_async=False):
-        named = settings.MIDDLEWARE
-        settings.MIDDLEWARE = [in_place(path) for path in named]
-        try:
+        with named_in_place():
             super().load_middleware(is_async)
-        finally:
-            settings.MIDDLEWARE = named
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":

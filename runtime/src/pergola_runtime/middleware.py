@@ -6,6 +6,8 @@ database, the cache or code of the project. What a project wrote itself, its sub
 stays as it is.
 """
 
+import contextlib
+
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.utils.module_loading import import_string
@@ -91,6 +93,17 @@ def computes(kind):
     if kind is Message:
         return settings.MESSAGE_STORAGE.startswith(MESSAGES)
     return True
+
+
+@contextlib.contextmanager
+def named_in_place():
+    """While a handler loads them, the settings name ours: Django loads them by name alone."""
+    named = settings.MIDDLEWARE
+    settings.MIDDLEWARE = [in_place(path) for path in named]
+    try:
+        yield
+    finally:
+        settings.MIDDLEWARE = named
 
 
 def in_place(path):

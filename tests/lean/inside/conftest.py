@@ -1,4 +1,4 @@
-"""Runs on a machine with PostgreSQL's and PgBouncer's programs, in an environment with one version of Django."""
+"""These run on a machine with PostgreSQL's and PgBouncer's programs, in an environment with one Django."""
 
 import contextlib
 import os
@@ -38,12 +38,8 @@ def services():
     """PostgreSQL with PgBouncer before it, as this user, on unix sockets."""
     directory = Path(tempfile.mkdtemp(prefix="lean-", dir="/tmp"))  # a socket's path is short
     binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
-    subprocess.run(
-        [binaries / "initdb", "-D", directory / "data", "-U", "test", "-A", "trust", "--no-sync", "--no-locale"]
-        + ["-E", "UTF8"],
-        check=True,
-        capture_output=True,
-    )
+    initdb = [binaries / "initdb", "-D", directory / "data", "-U", "test", "-A", "trust", "-E", "UTF8"]
+    subprocess.run([*initdb, "--no-sync", "--no-locale"], check=True, capture_output=True)
     (directory / "pgbouncer.ini").write_text(PGBOUNCER.format(directory=directory, pool=POOL))
     log = (directory / "log").open("w")
     options = {"listen_addresses": "", "unix_socket_directories": directory, "fsync": "off"}
@@ -77,14 +73,17 @@ def services():
 
 def until_it_answers(directory, port):
     end = time.monotonic() + 30
-    while True:
-        try:
-            psycopg.connect(host=str(directory), port=port, user="test", dbname="postgres").close()
-        except psycopg.OperationalError as error:
-            assert time.monotonic() < end, f"{error}\n{(directory / 'log').read_text()}"
-            time.sleep(0.1)
-        else:
-            return
+    while not (answers := answering(directory, port)):
+        assert time.monotonic() < end, (directory / "log").read_text()
+        time.sleep(0.1)
+    return answers
+
+
+def answering(directory, port):
+    with contextlib.suppress(psycopg.OperationalError):
+        psycopg.connect(host=str(directory), port=port, user="test", dbname="postgres").close()
+        return True
+    return False
 
 
 @pytest.fixture(scope="session")
@@ -111,5 +110,7 @@ def django(directory):
 @pytest.fixture(scope="session")
 def server(directory):
     """Asks PostgreSQL itself, past PgBouncer."""
-    with psycopg.connect(host=str(directory), port=5432, user="test", dbname="postgres", autocommit=True) as one:
+    with psycopg.connect(
+        host=str(directory), port=5432, user="test", dbname="postgres", autocommit=True
+    ) as one:
         yield one

@@ -79,6 +79,7 @@ class Mixed(MiddlewareMixin):
         mark("Mixed.process_view")
         if "mixed" in request.GET:
             return HttpResponse("from process_view")
+        return None
 
     def process_template_response(self, request, response):
         mark("Mixed.process_template_response")
@@ -88,6 +89,7 @@ class Mixed(MiddlewareMixin):
         mark("Mixed.process_exception")
         if "rescued" in str(error):
             return HttpResponse("rescued", status=418)
+        return None
 
     def process_response(self, request, response):
         mark("Mixed.process_response")
@@ -209,7 +211,9 @@ async def form(request):
 
     if request.method == "POST":
         files = {name: one.size for name, one in request.FILES.items()}
-        return HttpResponse(f"{dict(request.POST)} {files}".replace(request.POST.get("csrfmiddlewaretoken", "-"), ""))
+        return HttpResponse(
+            f"{dict(request.POST)} {files}".replace(request.POST.get("csrfmiddlewaretoken", "-"), "")
+        )
     return HttpResponse(get_token(request))
 
 
@@ -225,9 +229,8 @@ async def large(request):
 
 
 async def page(request):
-    from django.template.response import TemplateResponse
-
     from django.template import engines
+    from django.template.response import TemplateResponse
 
     return TemplateResponse(request, engines["django"].from_string("{{ request.path }} {{ LANGUAGE_CODE }}"))
 
@@ -280,7 +283,7 @@ def sync_stream(request):
 
 
 def sent_file(request):
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - Django closes it
     file.write(b"x" * 200000)
     file.seek(0)
     return FileResponse(file, filename="x.bin", content_type="application/octet-stream")
@@ -333,8 +336,8 @@ async def cached(request):
 urlpatterns = [
     path(view.__name__, view)
     for view in (
-        hello, sync_hello, count, sync_count, forget, expiring, interrupted, login, who, sync_who, say, heard, form,
-        body, large, page, language, missing, denied, suspicious, fails, sync_fails, nothing, stream, sync_stream,
-        sent_file, closers, cookies, rows, cached,
+        hello, sync_hello, count, sync_count, forget, expiring, interrupted, login, who, sync_who, say, heard,
+        form, body, large, page, language, missing, denied, suspicious, fails, sync_fails, nothing, stream,
+        sync_stream, sent_file, closers, cookies, rows, cached,
     )
 ] + [path("slash/", hello)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The same requests by Django's handler and by ours: what differs is where the work is done, and nothing else."""
+"""The same requests by Django's handler and by ours: what differs is where the work is done, nothing else."""
 
 import asyncio
 import re
@@ -6,7 +6,7 @@ import re
 import pytest
 from asgi_client import Client
 
-BOUNDARY = b"--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"f.txt\"\r\n\r\n%s\r\n--x--\r\n"
+BOUNDARY = b'--x\r\nContent-Disposition: form-data; name="f"; filename="f.txt"\r\n\r\n%s\r\n--x--\r\n'
 MULTIPART = (b"content-type", b"multipart/form-data; boundary=x")
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
 GZIP = (b"accept-encoding", b"gzip")
@@ -28,10 +28,11 @@ async def walk(client):
     """Everything that a client does, in turn; what it was answered."""
     get = [
         "/hello", "/hello?name=x", "/sync_hello", "/hello?mixed=1", "/hello?middleware=1", "/count", "/count",
-        "/sync_count", "/expiring", "/forget", "/count", "/login", "/who", "/sync_who", "/say", "/heard", "/heard",
-        "/large", "/page", "/language", "/missing", "/denied", "/suspicious", "/fails", "/fails?why=rescued",
-        "/sync_fails", "/sync_fails?why=rescued", "/nothing", "/stream", "/sync_stream", "/sent_file", "/closers",
-        "/cookies", "/cookies", "/rows", "/cached", "/slash", "/slash/", "/nowhere", "/interrupted",
+        "/sync_count", "/expiring", "/forget", "/count", "/login", "/who", "/sync_who", "/say", "/heard",
+        "/heard", "/large", "/page", "/language", "/missing", "/denied", "/suspicious", "/fails",
+        "/fails?why=rescued", "/sync_fails", "/sync_fails?why=rescued", "/nothing", "/stream", "/sync_stream",
+        "/sent_file", "/closers", "/cookies", "/cookies", "/rows", "/cached", "/slash", "/slash/", "/nowhere",
+        "/interrupted",
     ]  # fmt: skip
     for target in get:
         yield f"GET {target}", await client.request("GET", target)
@@ -50,8 +51,11 @@ async def walk(client):
     yield "exempt", await client.request("POST", "/body", b"x" * 300000)
     page = await client.request("GET", "/form")
     for size in (10, 3_000_000):  # the second goes to a file
-        yield f"upload of {size}", await client.request(
-            "POST", "/form", BOUNDARY % (b"y" * size), headers=[MULTIPART, (b"x-csrftoken", page.body)]
+        yield (
+            f"upload of {size}",
+            await client.request(
+                "POST", "/form", BOUNDARY % (b"y" * size), headers=[MULTIPART, (b"x-csrftoken", page.body)]
+            ),
         )
 
 

@@ -1,0 +1,566 @@
+"""Who holds a thread, for how long, and how it comes back."""
+
+import asyncio
+import logging
+import os
+import random
+import threading
+import time
+from contextlib import ExitStack
+from contextvars import ContextVar
+from types import ModuleType
+
+import pytest
+from asgi_client import Client
+from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
+
+marker = ContextVar("marker", default=None)
+TOLERANCE = 30
+
+
+@pytest.fixture
+def pool(django, monkeypatch):
+    """A pool of the test's own, of three threads."""
+    from pergola_runtime import threads
+
+    threads.open_pool()
+    made = threads.Pool(3)
+    monkeypatch.setattr(threads, "pool", made)
+
+    async def beyond_the_loop():
+        yield
+
+    made.ends, made.until_the_loop_ends = made.until_the_loop_ends, beyond_the_loop
+    yield made
+    asyncio.run(until(lambda: len(made.free) == made.size, "a thread was not given back"))
+    assert not made.waiting
+    for worker in made.free:
+        worker.queue.put(None)
+        worker.thread.join(10)
+
+
+@pytest.fixture
+def serve(pool):
+    """Serves views by our handler: `serve(view)(n)` asks it n times at once and returns the answers."""
+    from django.test import override_settings
+    from django.urls import path
+    from pergola_runtime.handler import LeanHandler
+
+    with ExitStack() as until_the_end:
+
+        def serving(*views, middleware=()):
+            urls = ModuleType("urls")
+            urls.urlpatterns = [path(view.__name__, view) for view in views]
+            until_the_end.enter_context(override_settings(MIDDLEWARE=middleware, ROOT_URLCONF=urls))
+            handler = LeanHandler()
+
+            async def ask(times=1, name=views[0].__name__, **more):
+                clients = [Client(handler).request("GET", f"/{name}", **more) for _ in range(times)]
+                return await asyncio.gather(*clients)
+
+            return ask
+
+        yield serving
+
+
+def text(answers):
+    return [answer.body.decode() or answer.error for answer in answers]
+
+
+async def until(condition, message):
+    end = time.monotonic() + TOLERANCE
+    while not condition():
+        assert time.monotonic() < end, message
+        await asyncio.sleep(0.01)
+
+
+def ident():
+    return threading.get_ident()
+
+
+def backend():
+    from django.db import connection
+
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid(), pg_current_xact_id_if_assigned()::text")
+        return cursor.fetchone()
+
+
+def respond(value):
+    from django.http import HttpResponse
+
+    return HttpResponse(str(value))
+
+
+def test_a_request_without_synchronous_code_takes_no_thread(serve, pool):
+    from leansite import DEFAULT_MIDDLEWARE
+
+    async def view(request):
+        return respond("x")
+
+    ask = serve(view, middleware=DEFAULT_MIDDLEWARE)
+    assert text(asyncio.run(ask(20))) == ["x"] * 20
+    assert pool.size == pool.taken == 0
+
+
+def test_threads_and_connections_are_used_again(serve, pool, server):
+    async def view(request):
+        return respond((await sync_to_async(ident)(), await sync_to_async(backend)()))
+
+    ask = serve(view)
+
+    async def go():
+        return [text(await ask(1))[0] for _ in range(20)]
+
+    assert len(set(asyncio.run(go()))) == 1
+    assert pool.size == 1
+
+
+def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(serve, pool):
+    order, ticks = [], []
+
+    def work(n):
+        time.sleep(0.05)
+        order.append(n)
+
+    async def view(request):
+        number = len(started)
+        started.append(number)
+        await sync_to_async(work)(number)
+        return respond(number)
+
+    started = []
+    ask = serve(view)
+
+    async def go():
+        async def tick():
+            while True:
+                ticks.append(1)
+                await asyncio.sleep(0.005)
+
+        ticking = asyncio.create_task(tick())
+        await ask(12)
+        ticking.cancel()
+
+    asyncio.run(go())
+    assert pool.size == 3
+    assert [n // 3 for n in order] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert len(ticks) > 12
+    assert pool.waited > 0
+
+
+def test_threads_that_rest_between_two_calls_serve_others(serve, pool):
+    """Requests that look something up and then wait for long do not hold up those that come."""
+
+    async def view(request):
+        first = await sync_to_async(ident)()
+        if len(held) < 3:
+            held.append(1)
+            await release.wait()
+        return respond(first == await sync_to_async(ident)())
+
+    held = []
+    ask = serve(view)
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        long = asyncio.create_task(ask(3))
+        await until(lambda: len(held) == 3, "three wait")
+        short = await ask(5)
+        release.set()
+        return text(short) + text(await long)
+
+    release = None
+    assert asyncio.run(go()) == ["True"] * 8
+
+
+def test_a_transaction_left_open_between_two_calls_is_its_requests_alone(serve, pool):
+    from django.db import transaction
+
+    async def holder(request):
+        await sync_to_async(transaction.set_autocommit)(False)
+        _, mine = await sync_to_async(take_xid)()
+        holding.append(1)
+        await release.wait()
+        return respond((await sync_to_async(backend)())[1] == mine)
+
+    def take_xid():
+        from django.db import connection
+
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid(), pg_current_xact_id()::text")
+            return cursor.fetchone()
+
+    async def other(request):
+        return respond((await sync_to_async(backend)())[1])
+
+    holding = []
+    ask = serve(holder, other)
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        holders = asyncio.create_task(ask(2))
+        await until(lambda: len(holding) == 2, "two transactions are open")
+        others = text(await ask(10, name="other"))
+        release.set()
+        return text(await holders), others
+
+    release = None
+    holders, others = asyncio.run(go())
+    assert holders == ["True"] * 2
+    assert others == ["None"] * 10
+
+
+@pytest.mark.parametrize("way", ["autocommit", "atomic", "sql"])
+def test_an_open_transaction_ends_with_its_request(serve, pool, server, way):
+    from django.db import connection, transaction
+
+    def leave_open():
+        if way == "autocommit":
+            transaction.set_autocommit(False)
+        elif way == "atomic":
+            transaction.atomic().__enter__()
+        with connection.cursor() as cursor:
+            if way == "sql":
+                cursor.execute("BEGIN")
+            cursor.execute("SELECT pg_current_xact_id()::text")
+            return cursor.fetchone()[0]
+
+    async def view(request):
+        return respond(await sync_to_async(leave_open)())
+
+    async def after(request):
+        return respond((await sync_to_async(backend)())[1])
+
+    ask = serve(view, after)
+
+    async def go():
+        first = text(await ask(1))
+        await until(lambda: len(pool.free) == pool.size, "the thread is given back")
+        return first, text(await ask(3, name="after"))
+
+    (xid,), others = asyncio.run(go())
+    assert xid.isdecimal()
+    assert others == ["None"] * 3
+    with server.cursor() as cursor:
+        cursor.execute("SELECT pg_xact_status(%s::text::xid8)", [xid])
+        assert cursor.fetchone()[0] == "aborted"
+
+
+def test_a_client_that_goes_leaves_the_thread_until_its_call_has_ended(serve, pool):
+    def work():
+        began.set()
+        assert go_on.wait(TOLERANCE)
+
+    began, go_on = threading.Event(), threading.Event()
+
+    async def view(request):
+        await sync_to_async(work)()
+        return respond("never seen")
+
+    ask = serve(view)
+
+    async def go():
+        answer = await ask(1, leaves_after=0.05)
+        assert began.is_set()
+        assert len(pool.free) == pool.size - 1 == 0
+        go_on.set()
+        await until(lambda: len(pool.free) == pool.size, "the thread is given back")
+        return answer
+
+    (answer,) = asyncio.run(go())
+    assert answer.status == 0
+
+
+def test_a_client_that_goes_while_it_waits_for_a_thread_takes_none(serve, pool):
+    def work():
+        ran.append(1)
+        assert go_on.wait(TOLERANCE)
+
+    ran, go_on = [], threading.Event()
+
+    async def view(request):
+        await sync_to_async(work)()
+        return respond("done")
+
+    ask = serve(view)
+
+    async def go():
+        busy = asyncio.create_task(ask(3))
+        await until(lambda: len(ran) == 3, "all threads are busy")
+        await ask(4, leaves_after=0.05)
+        go_on.set()
+        return text(await busy)
+
+    assert asyncio.run(go()) == ["done"] * 3
+    assert len(ran) == 3
+
+
+def test_nested_calls_and_contexts_do_not_lock_each_other_out(serve, pool):
+    def inner():
+        return ident()
+
+    def outer():
+        async def both():
+            async with ThreadSensitiveContext():
+                return await asyncio.gather(*(sync_to_async(inner)() for _ in range(3)))
+
+        return {ident(), *async_to_sync(both)()}
+
+    async def view(request):
+        async def one():
+            async with ThreadSensitiveContext():
+                return await sync_to_async(outer)()
+
+        found = set().union(*await asyncio.gather(*(one() for _ in range(4))))
+        free = await sync_to_async(ident, thread_sensitive=False)()
+        return respond((len(found), free in found))
+
+    ask = serve(view)
+    assert text(asyncio.run(asyncio.wait_for(ask(30), TOLERANCE))) == ["(1, False)"] * 30
+
+
+def test_a_stream_holds_neither_thread_nor_connection_while_it_waits(serve, pool):
+    from django.http import StreamingHttpResponse
+
+    async def parts():
+        yield str((await sync_to_async(backend)())[0])
+        waiting.append(1)
+        await release.wait()
+        yield str((await sync_to_async(backend)())[0])
+
+    async def view(request):
+        await sync_to_async(backend)()
+        return StreamingHttpResponse(parts())
+
+    waiting = []
+    ask = serve(view)
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        streams = asyncio.create_task(ask(20))
+        await until(lambda: len(waiting) == 20, "twenty streams wait")
+        await until(lambda: len(pool.free) == pool.size, "no thread is held")
+        release.set()
+        return await streams
+
+    release = None
+    assert all(answer.status == 200 and answer.body for answer in asyncio.run(go()))
+
+
+def test_a_task_that_outlives_its_request_goes_on_calling(serve, pool):
+    async def later():
+        await release.wait()
+        results.append(await sync_to_async(backend)())
+
+    results, tasks = [], []
+
+    async def view(request):
+        tasks.append(asyncio.create_task(later()))
+        return respond("x")
+
+    ask = serve(view)
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        await ask(5)
+        release.set()
+        await asyncio.gather(*tasks)
+
+    release = None
+    asyncio.run(go())
+    assert len(results) == 5
+
+
+def test_no_context_variable_is_left_behind(serve, pool):
+    def work():
+        seen.append(marker.get())
+        marker.set("mine")
+        return marker.get()
+
+    seen = []
+
+    async def view(request):
+        inside = await sync_to_async(work)()
+        return respond((inside, marker.get()))
+
+    ask = serve(view)
+
+    async def go():
+        return [text(await ask(1))[0] for _ in range(10)], marker.get()
+
+    answers, after = asyncio.run(go())
+    assert answers == ["('mine', 'mine')"] * 10
+    assert seen == [None] * 10
+    assert after is None
+
+
+def test_a_connection_that_the_server_closed_is_not_used(serve, pool, server):
+    async def view(request):
+        return respond((await sync_to_async(backend)())[0])
+
+    ask = serve(view)
+
+    async def go():
+        first = text(await ask(1))[0]
+        hang_up()
+        return first, text(await ask(1))[0]
+
+    def hang_up():
+        """As PgBouncer does when it ends."""
+        import socket as sockets
+
+        (worker,) = pool.free
+        for one in worker.connections:
+            with sockets.socket(fileno=sockets.dup(one.connection.fileno())) as copy:
+                copy.shutdown(sockets.SHUT_RDWR)
+
+    first, second = asyncio.run(go())
+    assert first.isdecimal()
+    assert second.isdecimal()
+
+
+def test_an_idle_connection_is_closed_when_it_is_too_old(serve, pool, monkeypatch):
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 1)
+
+    async def view(request):
+        return respond((await sync_to_async(backend)())[0])
+
+    ask = serve(view)
+
+    async def go():
+        await ask(1)
+        (worker,) = pool.free
+        assert worker.connections
+        await until(lambda: not worker.connections, "the connection is closed")
+
+    asyncio.run(go())
+
+
+def test_threads_end_with_the_event_loop(serve, pool):
+    async def view(request):
+        return respond((await sync_to_async(backend)())[0])
+
+    pool.until_the_loop_ends = pool.ends
+    ask = serve(view)
+    before = threading.active_count()
+    asyncio.run(ask(3))
+    assert pool.size == 0
+    assert threading.active_count() == before
+    assert text(asyncio.run(ask(1)))[0].isdecimal()  # another loop begins anew
+
+
+def test_with_an_age_of_0_every_request_has_a_connection_of_its_own(serve, pool, monkeypatch):
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "CONN_MAX_AGE", 0)
+
+    async def view(request):
+        return respond((await sync_to_async(backend)())[0])
+
+    ask = serve(view)
+
+    async def go():
+        await ask(5)
+        await until(lambda: len(pool.free) == pool.size, "the threads are given back")
+        await until(lambda: not any(worker.connections for worker in pool.free), "all are closed")
+
+    asyncio.run(go())
+
+
+def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(serve, pool, server):
+    """Each request marks its transaction, and looks for its own mark in every later query of it."""
+    rounds = int(os.environ.get("LEAN_ROUNDS", "1000"))
+    from django.db import connection, transaction
+    from django.http import StreamingHttpResponse
+
+    def marked(own, leave_open):
+        if leave_open:
+            transaction.set_autocommit(False)
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT set_config('lean.own', %s, true)", [own])
+                return own
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lean.own', true)")
+            assert not cursor.fetchone()[0], "somebody else's transaction"
+            cursor.execute(
+                "SELECT set_config('lean.own', %s, true), pg_sleep(%s)", [own, random.random() / 500]
+            )
+            cursor.execute("SELECT current_setting('lean.own', true)")
+            return cursor.fetchone()[0]
+
+    def look():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lean.own', true)")
+            return cursor.fetchone()[0]
+
+    def nested(own):
+        return async_to_sync(sync_to_async(marked))(own, False)
+
+    async def view(request):
+        own = str(random.random())
+        what = random.randrange(6)
+        if what == 0:
+            assert await sync_to_async(marked)(own, True) == own
+            await asyncio.sleep(random.random() / 100)
+            assert await sync_to_async(look)() == own, "not in the transaction that it left open"
+        elif what == 1:
+            assert await sync_to_async(nested)(own) == own
+        elif what == 2:
+            await sync_to_async(marked)(own, False)
+            raise ValueError("on purpose")
+        elif what == 3:
+
+            async def parts():
+                for _ in range(3):
+                    assert await sync_to_async(marked)(own, False) == own
+                    await asyncio.sleep(random.random() / 100)
+                    yield "x"
+
+            return StreamingHttpResponse(parts())
+        elif what == 4:
+            await asyncio.gather(*(sync_to_async(marked)(own, False) for _ in range(3)))
+        else:
+            await sync_to_async(marked)(own, False)
+            await asyncio.sleep(random.random() / 50)
+        return respond("fine")
+
+    ask = serve(view)
+    bad = []
+
+    async def go():
+        async def one():
+            leaves = random.choice([None, None, random.random() / 20])
+            bad.extend(
+                answer
+                for answer in await ask(1, leaves_after=leaves)
+                if answer.status not in (200, 500, 0) or "Assertion" in answer.error
+            )
+
+        await asyncio.gather(*(one() for _ in range(rounds)))
+        await until(lambda: len(pool.free) == pool.size, "all threads are given back")
+
+    class Seen(logging.Handler):
+        def emit(self, record):
+            if record.exc_info and not isinstance(record.exc_info[1], ValueError):
+                bad.append(repr(record.exc_info[1]))
+
+    handler = Seen()
+    logging.getLogger("django.request").addHandler(handler)
+    try:
+        asyncio.run(go())
+    finally:
+        logging.getLogger("django.request").removeHandler(handler)
+    assert not bad, bad[:5]
+    assert pool.size == 3
+    with server.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' OR wait_event = 'Lock'"
+        )
+        assert cursor.fetchone()[0] == 0
