@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -258,6 +259,7 @@ def main():
         "commit": commit.stdout.strip(),
         "load": round(os.getloadavg()[0], 1),
     }
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         print("Preparing the replica", flush=True)
         replica.prepare()

@@ -11,7 +11,7 @@ WORKERS = 2
 GUNICORN = "gunicorn -w {workers} -b 127.0.0.1:{port} --backlog 4096 --timeout 120 --no-control-socket"
 DJANGO = "bench.project.asgi:application"
 # connections that live with their threads; what PgBouncer's restart waits for ends soon
-LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10"}
+LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "16"}
 STOCK = {"PERGOLA_HANDLER": "django", "PERGOLA_CONN_MAX_AGE": "0"}
 DIRECT = {"BENCH_DATABASE": "direct"}
 
@@ -75,7 +75,7 @@ SERVICES = {
         # one process each, on one socket
         Service("daphne", f"daphne --fd {{fd}} --verbosity 0 {DJANGO}", LEAN, processes=WORKERS),
         # --- the ways to the database
-        lean("pergola-direct", **DIRECT, PERGOLA_THREADS="16"),  # together fewer than max_connections
+        lean("pergola-direct", **DIRECT),  # its threads are together fewer than max_connections
         stock("stock-direct", **DIRECT),
         stock("stock-pool", **DIRECT, BENCH_POOL="10"),  # connections of each worker, as PgBouncer has in all
         # --- scaling
