@@ -39,7 +39,7 @@ dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
 ##@ A production replica on this machine
 .PHONY: doctor up down
 doctor: environment ## what this machine can run, by make up and by each Vagrant provider, and what it lacks
-	@$(BIN)/python infra/ansible/doctor.py $(ENV) $(PROVIDER)
+	@$(BIN)/python infra/ansible/doctor.py $(ENV) $(ARGS)
 
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
@@ -84,12 +84,18 @@ new-app: .venv/ready ## the inventory of a replica with your application: NAME=s
 	@$(BIN)/python infra/ansible/new_app.py '$(NAME)' '$(SOURCE)'
 
 ##@ Look inside
-.PHONY: url ca demo ssh logs status manage seed-data psql
+.PHONY: url ca trust demo ssh logs status manage seed-data psql
 url: environment ## print the base URL
 	@$(SETTING) site_url
 
 ca: environment ## print the path of the certificate authority's certificate
 	@$(SETTING) secrets_authority_certificate
+
+trust: environment ## print how this machine comes to trust that authority (Firefox: Settings, Certificates, Import)
+	@file=$$($(SETTING) secrets_authority_certificate); case $$(uname) in \
+		Darwin) echo "sudo security add-trusted-cert -d -k /Library/Keychains/System.keychain '$$file'" ;; \
+		*) echo "sudo install -m 644 '$$file' /usr/local/share/ca-certificates/pergola-$(ENV).crt && sudo update-ca-certificates" ;; \
+		esac
 
 demo: environment ## calls together and one after another, who waits for whom: in the terminal
 	@url=$$($(SETTING) site_url) && authority=$$($(SETTING) secrets_authority_certificate) \

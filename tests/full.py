@@ -29,7 +29,7 @@ PARTS = [
     ("test-releases", {"FULL": "1"}),
     ("test-machines", {}),
     ("test-your-app", {}),
-    ("test-vagrant", {}),
+    ("test-vagrant", {"FULL": "1"}),
     ("test-fresh", {}),
     ("test-fresh", {"RELEASES": "trixie"}),
 ]

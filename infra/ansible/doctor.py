@@ -1,12 +1,15 @@
-"""Say what this machine can run, and what each thing that it cannot wants: doctor.py ENV [PROVIDER]
+"""Say what this machine can run, and what each thing that it cannot wants: doctor.py ENV [--room]
 
 A line each: what, ok or no, and what was seen or the fix. ENV is what `make up` and `vagrant up` would make;
-where it is local, Vagrant's is called vagrant. With PROVIDER, one of Vagrant's, it says only what keeps that
-one from working. Leaves with 0 where one of the ways is open. Changes nothing.
+where it is local, Vagrant's is called vagrant. Leaves with 0 where one of the ways is open. With --room, it
+says only what this machine lacks to carry the Vagrant machines that are not made yet. Changes nothing.
 """
 
+import ipaddress
+import json
 import os
 import platform
+import re
 import runpy
 import shutil
 import socket
@@ -24,6 +27,8 @@ MACHINES = HERE / "roles/machines/files/machines.py"
 machines = SimpleNamespace(**runpy.run_path(str(MACHINES)))
 VAGRANT = (2, 3)
 GIB = 1 << 30
+# links whose networks are there for machines, and stay when these are gone
+HYPERVISORS = re.compile(r"vboxnet|virbr|vmnet|vnic|pergola-vagrant")
 
 
 class Provider:
@@ -187,18 +192,45 @@ def show(what, found):
     return well
 
 
+def not_made(hosts):
+    """Those that Vagrant has no machine of, which it keeps by an id."""
+    return {
+        name: host for name, host in hosts.items() if not list(Path(host["vagrant_machine"]).glob("*/id"))
+    }
+
+
+def collisions(hosts):
+    """Ports and networks that the machines would share with what is here already; a line each."""
+    file = "hosts.yml of the environment"
+    routes = json.loads(said("ip", "-json", "-4", "route") or "[]")
+    taken = [
+        (ipaddress.ip_network(route["dst"], strict=False), route["dev"])
+        for route in routes
+        if route["dst"] != "default" and not HYPERVISORS.match(route["dev"])
+    ]
+    for host in hosts.values():
+        if "vagrant_ssh_port" in host:
+            for number in (host["vagrant_ssh_port"], host["site_http_port"], host["site_https_port"]):
+                if not port(int(number))[1]:
+                    yield f"port {number} is taken: write another one in {file}"
+        else:
+            address = ipaddress.ip_address(host["ansible_host"])
+            for network, device in taken:
+                if address in network:
+                    yield f"{address} is in the network {network} of {device}: write another one in {file}"
+
+
 def main():
-    env, *chosen = sys.argv[1:]
-    if chosen and chosen[0] not in PROVIDERS:
-        sys.exit(f"PROVIDER={chosen[0]}: Pergola knows {', '.join(PROVIDERS)}")
+    env, *options = sys.argv[1:]
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     warnings.simplefilter("ignore")  # Ansible's, about being loaded twice
     local = settings.load(env)[1]
     virtual = local if env != "local" else settings.load("vagrant")[1]
     home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
-    if chosen:
-        checks = [memory(virtual), disk(virtual, home), provider(chosen[0], vagrant()[1] or [])]
-        sys.exit("\n".join(text for text, well in checks if not well) or 0)
+    if options == ["--room"]:
+        wanted = not_made(virtual)
+        wrong = [text for text, well in (memory(wanted), disk(wanted, home)) if not well]
+        sys.exit("\n".join([*wrong, *collisions(wanted)]) or 0)
 
     well = [show("system", system()), show("programs", programs()), show("memory", memory(local))]
     show("make dev", port(int(os.environ.get("PORT") or 8000)))

@@ -129,8 +129,40 @@ def test_a_provider_wants_its_program_its_service_and_its_plugin(doctor, program
     assert doctor.provider("parallels", []) == ("runs on macOS", False)
 
 
-def test_asked_for_one_provider_it_says_only_what_is_wrong():
-    done = ask("vagrant", "parallels")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1] == "runs on macOS"
-    assert "PROVIDER=xen: Pergola knows libvirt" in ask("local", "xen").stderr
+def test_asked_for_room_it_says_only_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path))
+    done = ask("vagrant", "--room")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_room_is_asked_for_what_is_not_made_yet(doctor, tmp_path):
+    hosts = {name: {"vagrant_machine": str(tmp_path / name)} for name in ("one", "two")}
+    (tmp_path / "one/virtualbox").mkdir(parents=True)
+    (tmp_path / "one/virtualbox/id").write_text("1")
+    assert list(doctor.not_made(hosts)) == ["two"]
+
+
+def test_a_port_or_a_network_that_is_taken_is_named(doctor, programs):
+    programs(
+        "ip",
+        """echo '[{"dst": "default", "dev": "eth0"}, {"dst": "10.1.0.0/16", "dev": "eth0"},
+        {"dst": "10.2.0.0/16", "dev": "vboxnet0"}]'""",
+    )
+    hosts = {"one": {"ansible_host": "10.1.2.3"}, "two": {"ansible_host": "10.2.3.4"}}
+    assert list(doctor.collisions(hosts)) == [
+        "10.1.2.3 is in the network 10.1.0.0/16 of eth0: write another one in hosts.yml of the environment"
+    ]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number = server.getsockname()[1]
+        ports = {"vagrant_ssh_port": number, "site_http_port": 1, "site_https_port": 2}
+        assert next(iter(doctor.collisions({"one": ports}))).startswith(
+            f"port {number} is taken: write another"
+        )
+
+
+def test_a_machine_that_is_too_small_is_said_before_vagrant_makes_one(doctor, tmp_path, monkeypatch):
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path))
+    monkeypatch.setattr(doctor.sys, "argv", ["doctor.py", "vagrant", "--room"])
+    doctor.machines.DISK_PER_MACHINE = 1 << 60
+    with pytest.raises(SystemExit, match=r"GiB free at .*: free some$"):
+        doctor.main()
