@@ -2,10 +2,10 @@
 
     python django_suites.py django|lean TESTS ARGUMENTS...
 
-`lean` is Pergola's handler with its middleware, `django` Django's own, to compare with; TESTS is the directory
-of runtests.py, and the arguments are for that. Most of these tests use the synchronous client: here its
-requests walk the asynchronous chain of middleware, where the two differ. What came out is the last line, as
-JSON.
+`lean` is Pergola's handler with its middleware, `django` Django's own, to compare with; TESTS is the
+directory of runtests.py, and the arguments are for that. Most of these tests use the synchronous client:
+here its requests walk the asynchronous chain of middleware, where the two differ. What came out is the last
+line, as JSON.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import django.contrib.staticfiles.handlers  # whose handler is Django's, subclass and all
 import django.core.asgi
 import django.core.handlers.asgi
-import django.contrib.staticfiles.handlers  # whose handler is Django's, subclass and all
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.handlers.base import BaseHandler
@@ -55,7 +55,10 @@ def be_lean():
         named = settings.MIDDLEWARE
         if is_async:
             settings.MIDDLEWARE = [in_place(path) for path in named]
-            count("in_place", sum(ours != theirs for ours, theirs in zip(settings.MIDDLEWARE, named, strict=True)))
+            count(
+                "in_place",
+                sum(ours != theirs for ours, theirs in zip(settings.MIDDLEWARE, named, strict=True)),
+            )
         try:
             load(self, is_async)
         finally:
@@ -77,7 +80,9 @@ def name_of(test):
 def keep_result():
     def suite_result(self, suite, result, **kwargs):
         bad = [test for test, _ in [*result.failures, *result.errors]] + result.unexpectedSuccesses
-        RESULT.update(ran=result.testsRun, skipped=len(result.skipped), failed=sorted({name_of(test) for test in bad}))
+        RESULT.update(
+            ran=result.testsRun, skipped=len(result.skipped), failed=sorted({name_of(test) for test in bad})
+        )
         return len(bad)
 
     DiscoverRunner.suite_result = suite_result

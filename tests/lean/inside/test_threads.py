@@ -254,19 +254,25 @@ def test_a_client_that_goes_leaves_the_thread_until_its_call_has_ended(serve, po
         began.set()
         assert go_on.wait(TOLERANCE)
 
-    began, go_on = threading.Event(), threading.Event()
+    left, began, go_on = threading.Event(), threading.Event(), threading.Event()
 
     async def view(request):
-        await sync_to_async(work)()
+        try:
+            await sync_to_async(work)()
+        except asyncio.CancelledError:
+            left.set()
+            raise
         return respond("never seen")
 
     ask = serve(view)
 
     async def go():
-        answer = await ask(1, leaves_after=0.05)
+        asking = asyncio.create_task(ask(1, leaves_after=0.05))
+        await until(left.is_set, "the client is gone")
         assert began.is_set()
         assert len(pool.free) == pool.size - 1 == 0
         go_on.set()
+        answer = await asking
         await until(lambda: len(pool.free) == pool.size, "the thread is given back")
         return answer
 
