@@ -37,7 +37,10 @@ dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
 	@PORT=$(PORT) $(BIN)/python app/dev.py
 
 ##@ A production replica on this machine
-.PHONY: up down
+.PHONY: doctor up down
+doctor: environment ## what this machine can run, by make up and by each Vagrant provider, and what it lacks
+	@$(BIN)/python infra/ansible/doctor.py $(ENV) $(ARGS)
+
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
 	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml $(ARGS)
@@ -81,12 +84,18 @@ new-app: .venv/ready ## the inventory of a replica with your application: NAME=s
 	@$(BIN)/python infra/ansible/new_app.py '$(NAME)' '$(SOURCE)'
 
 ##@ Look inside
-.PHONY: url ca demo ssh logs status manage seed-data psql
+.PHONY: url ca trust demo ssh logs status manage seed-data psql
 url: environment ## print the base URL
 	@$(SETTING) site_url
 
 ca: environment ## print the path of the certificate authority's certificate
 	@$(SETTING) secrets_authority_certificate
+
+trust: environment ## print how this machine comes to trust that authority (Firefox: Settings, Certificates, Import)
+	@file=$$($(SETTING) secrets_authority_certificate); case $$(uname) in \
+		Darwin) echo "sudo security add-trusted-cert -d -k /Library/Keychains/System.keychain '$$file'" ;; \
+		*) echo "sudo install -m 644 '$$file' /usr/local/share/ca-certificates/pergola-$(ENV).crt && sudo update-ca-certificates" ;; \
+		esac
 
 demo: environment ## calls together and one after another, who waits for whom: in the terminal
 	@url=$$($(SETTING) site_url) && authority=$$($(SETTING) secrets_authority_certificate) \
@@ -113,7 +122,7 @@ psql: environment ## open the application's database
 
 ##@ Tests
 .PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-replica \
-	test-releases test-machines test-fresh test-your-app test-vagrant test-ci test-full
+	test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -151,6 +160,9 @@ test-replica: .venv/ready
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
 
+test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
+	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
+
 test: lint test-app test-config test-replica ## lint, app, config, infra, smoke and browser
 
 test-machines: .venv/ready ## how machines are made, killed, brought back and removed
@@ -173,6 +185,12 @@ test-ci: test test-api test-migrations test-load test-your-app test-machines tes
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py
 
+##@ Benchmark
+.PHONY: bench
+bench: .venv/ready ## the stack's speed beside others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS=)
+	@tests/with-replica $(BIN)/python -m bench $(if $(FULL),--full) --only '$(ONLY)' --contestants '$(CONTESTANTS)' \
+		--clients '$(CLIENTS)' --paths '$(PATHS)'
+
 ##@ Dependencies
 .PHONY: lock
 lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versions)
@@ -182,5 +200,7 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) runtime/pyproject.toml --extra settings -c requirements/app.txt -c requirements/runtime.txt -o requirements/settings.txt
 	$(LOCK) runtime/pyproject.toml --extra settings-websocket -c requirements/app.txt -c requirements/runtime.txt \
 		-o requirements/settings-websocket.txt
+	$(LOCK) runtime/pyproject.toml --extra servers -c requirements/app.txt -c requirements/runtime.txt -o requirements/servers.txt
+	$(LOCK) pyproject.toml --extra app --extra bench -c requirements/app.txt -o requirements/bench.txt
 	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

@@ -27,9 +27,10 @@ PARTS = [
     ("test-load", {}),
     ("test-replica", {}),
     ("test-releases", {"FULL": "1"}),
+    ("test-servers", {}),
     ("test-machines", {}),
     ("test-your-app", {}),
-    ("test-vagrant", {}),
+    ("test-vagrant", {"FULL": "1"}),
     ("test-fresh", {}),
     ("test-fresh", {"RELEASES": "trixie"}),
 ]

@@ -33,3 +33,10 @@ def options(role):
 
 def defaults(role):
     return read_yaml(ANSIBLE / f"roles/{role}/defaults/main.yml")
+
+
+def servers_table():
+    """docs/servers.md: {server: {column: cell}}, in its order."""
+    lines = (ROOT / "docs/servers.md").read_text().splitlines()
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    return {row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]}

@@ -18,6 +18,27 @@ async def until_the_loop_ends():
         (SCRATCH / "closed").write_text("after the request" if (SCRATCH / "go").exists() else "before it")
 
 
+async def everything(scope, receive, send):
+    """Shows what its server can: a WebSocket is greeted, /version tells that of HTTP, and of lifespan."""
+    if scope["type"] == "lifespan":
+        await receive()
+        kept.append("lifespan")
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": "hello"})
+        await receive()
+    elif scope["path"] == "/version":
+        body = f"{scope['http_version']} {' '.join(kept)}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+    else:
+        await http(scope, receive, send)
+
+
 async def http(scope, receive, send):
     """/held answers once $SCRATCH/go exists, /endless never, /large with 4 MB, all else with the client.
 

@@ -119,7 +119,7 @@ def test_an_instance_that_is_no_instance_is_refused_in_one_line(name):
 
 
 def test_without_a_socket_it_does_not_fall_back_to_a_port():
-    assert "one of --instance and --unix-socket" in refusal()
+    assert "one of --instance, --unix-socket and --systemd" in refusal()
 
 
 def test_a_living_process_is_not_robbed_of_its_socket(tmp_path):

@@ -131,6 +131,11 @@ def server(settings, tmp_path_factory):
 
 
 @pytest.fixture
+def settings_with():
+    return lambda **given: settings_of(GIVEN | given)
+
+
+@pytest.fixture
 def server_with(tmp_path):
     """The same for an application of another kind."""
     return lambda **given: render(settings_of(GIVEN | given), tmp_path)

@@ -112,6 +112,13 @@ def test_a_path_of_the_application_that_cannot_work_is_refused(playbook):
         ),
         ({"app_runtime": False, "app_asgi": ""}, "app_runtime is false, and app_asgi is '', which is"),
         ({"app_runtime": "no"}, "app_runtime is 'no': write true or false"),
+        (
+            {"app_runtime": False, "app_http_server": "granian"},
+            "app_runtime is false, and app_http_server is granian, which takes systemd's socket by",
+        ),
+        ({"app_http_server": "apache"}, "must be one of: gunicorn, gunicorn-asgi, uvicorn, hypercorn, gran"),
+        ({"app_handler": "fast"}, "app_handler is 'fast': value of app_handler must be one of: lean, django"),
+        ({"app_threads": 0}, "app_threads is 0: synchronous code needs a thread, so write 1 or more"),
         ({"app_static_url": "static/"}, "app_static_url is 'static/': write it as a path such as /static/"),
         ({"app_media_url": "/"}, "app_media_url is '/': write it as a path such as /media/, or empty"),
         ({"app_media_url": "/ws/"}, "'/static/', '/ws/' and '/ws/': give each a path of its own"),

@@ -106,7 +106,21 @@ def test_the_application_is_told_every_variable_that_it_requires(server):
         )
     )
     # the sample's own and their defaults stand in env.py alone, as infra knows none of an application's
-    assert told == set(VARIABLES) - {"DEBUG", "UPSTREAMS_SOCKET", "LAB_ASGI_SOCKET", "LAB_WSGI_SOCKET"}
+    own = {"DEBUG", "UPSTREAMS_SOCKET", "LAB_ASGI_SOCKET", "LAB_WSGI_SOCKET"}
+    # what pergola_runtime reads itself, the next test's
+    assert {name for name in told if not name.startswith("PERGOLA_")} == {
+        name for name in set(VARIABLES) - own if not name.startswith("PERGOLA_")
+    }
+
+
+def test_the_runtime_is_told_what_it_reads(server):
+    """A name with a typing error would be a setting without effect."""
+    files = [server / "etc/app/app.env", server / "etc/systemd/system/app-web@.service"]
+    text = "\n".join(path.read_text() for path in files)
+    told = re.findall(r"^(?:Environment=)?(PERGOLA_\w+)=", text, re.M)
+    sources = [*(ROOT / "runtime/src").rglob("*.py"), ROOT / "app/config/env.py"]
+    text = "\n".join(path.read_text() for path in sources)
+    assert set(told) == set(re.findall(r"\"(PERGOLA_\w+)\"", text))
 
 
 def test_infra_does_not_know_the_sample():

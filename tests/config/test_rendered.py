@@ -135,6 +135,15 @@ def test_the_pool_fits_into_what_postgresql_accepts(server):
     assert int(re.search(r"max_connections = (\d+)", accepted)[1]) >= pool + 20
 
 
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_pgbouncer_takes_what_the_threads_of_both_slots_may_open(settings_with, cores):
+    """Unless said otherwise; more is refused before anything is changed."""
+    known = settings_with(ansible_facts={"memtotal_mb": 4096, "processor_nproc": cores})
+    processes = known["app_web_workers"] + known["app_websocket_processes"]
+    assert known["app_database_connections"] == 2 * known["app_threads"] * processes
+    assert known["app_database_connections"] <= known["pgbouncer_max_clients"]
+
+
 PLAIN = {"app_asgi": "", "app_websocket_path": "", "app_celery": "", "app_settings_overlay": True}
 KINDS = {
     "a project that knows nothing": PLAIN,

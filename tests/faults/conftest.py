@@ -1,6 +1,5 @@
 """These tests break what they run on: one local replica, and nothing else."""
 
-import os
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -36,16 +35,6 @@ class Figures:
 
 def pytest_configure(config):
     config.stash[FIGURES] = Figures()
-
-
-def pytest_collection_modifyitems(config, items):
-    """Left out and not skipped: in CI what is skipped fails."""
-    if os.environ.get("FULL"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("full")]
-    items[:] = [item for item in items if not item.get_closest_marker("full")]
-    if left_out:
-        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -129,7 +129,7 @@ def websocket_process_dies(source):
 
 
 BROKEN = {
-    "cannot be imported": Broken(cannot_be_imported, ("gunicorn", "a release that cannot start")),
+    "cannot be imported": Broken(cannot_be_imported, ("import_module", "a release that cannot start")),
     "never ready": Broken(
         never_ready, ("/readyz", "The journal's last lines"), ("-e", "deploy_ready_seconds=3")
     ),

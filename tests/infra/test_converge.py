@@ -47,6 +47,21 @@ def test_more_workers_than_the_cores_carry_are_refused(servers, host):
 
 
 @pytest.mark.hosts("edge")
+def test_what_the_live_release_does_not_bring_is_not_put_into_its_units(servers, host, settings):
+    """They would be restarted, and the site would not come back."""
+    packages = f"{settings['app_home']}/live/venv/lib/python3.13/site-packages"
+    host.check_output(f"mv {packages}/pergola_runtime {packages}/aside")
+    try:
+        done = play(inventory_of(servers), "site")
+    finally:
+        host.check_output(f"mv {packages}/aside {packages}/pergola_runtime")
+    assert done.returncode
+    assert set(done.changed.values()) == {0}
+    assert "has no pergola_runtime, so that the site would not come back: run make deploy first" in " ".join(
+        done.stdout.split()
+    )
+
+
 def test_a_converge_that_was_cut_off_is_finished_by_the_next(servers, host):
     """Cut off between a file and its restart, the file is there and nobody has read it: as after a touch."""
     before = main_process(host, "nginx.service")

@@ -20,10 +20,16 @@ def why_no_vagrant():
 
 
 @pytest.fixture(scope="session")
-def lab():
+def vagrant_installed():
     if why := why_no_vagrant():
         # where everything must run, a test that did not is a failure
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(why)
+    with lab_of_session.timed("packages"):
+        lab_of_session.install()
+
+
+@pytest.fixture(scope="session")
+def lab(vagrant_installed):
     try:
         lab_of_session.begin()
         yield lab_of_session

@@ -8,11 +8,11 @@ person's machines and other test runs may be there at the same time, even with t
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -20,15 +20,16 @@ from types import SimpleNamespace
 
 import yaml
 from machines.environment import ANSIBLE, IMAGES, ROOT, STATES, traces, wait_until
+from vagrant import boxes
 
-STATE = STATES / "vagrant-test"
+STATE = STATES / "vagrant tést"  # as people's directories are called
 INVENTORY = ANSIBLE / "inventory/vagrant"
-PACKAGES = ["bridge-utils", "curl", "lxc", "make", "sudo", "vagrant", "vagrant-lxc"]
+PACKAGES = ["bridge-utils", "curl", "lxc", "make", "sudo", "vagrant", "vagrant-libvirt", "vagrant-lxc"]
 MACHINES = ANSIBLE / "roles/machines"
 machines = SimpleNamespace(**runpy.run_path(str(MACHINES / "files/machines.py")))
 
-# The Vagrantfile's fixed network is the last of 198.18.0.0/15; the way out is never the same.
-UPLINKS = "198.18.0.0/16"
+# The way out; the Vagrantfile's fixed network is elsewhere.
+UPLINKS = "198.18.0.0/15"
 
 # Run by the first process of the namespaces. Its number as the host counts is read before /proc is its own;
 # /sys is mounted anew to show the own network's links, and the control groups move along.
@@ -54,44 +55,6 @@ sleep infinity &
 wait
 """
 
-# systemd 257 wants cgroup2 alone; vagrant-lxc looks for a control group called as the container. The link's
-# address is fixed, as after a reload the old one would be looked for half a minute.
-LXC_CONFIG = """lxc.apparmor.profile = unconfined
-lxc.cap.drop = mac_admin mac_override sys_time sys_module
-lxc.pty.max = 1024
-lxc.signal.halt = SIGRTMIN+4
-lxc.mount.auto = proc:mixed sys:mixed
-lxc.mount.entry = cgroup2 sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0
-lxc.cgroup.dir.container = {name}
-lxc.cgroup.dir.monitor = {name}-monitor
-lxc.net.0.type = veth
-lxc.net.0.link = lxcbr0
-lxc.net.0.flags = up
-lxc.net.0.hwaddr = 00:16:3e:00:00:10
-"""
-
-# eth0 alone: Vagrant gives eth1 its address, and networkd would take that away
-NETWORK = """[Match]
-Name=eth0
-
-[Network]
-Address={address}/24
-Gateway={gateway}
-"""
-
-# What a fresh machine has that Vagrant can log in to, whatever its provider.
-PREPARE = """set -e
-useradd --create-home --shell /bin/bash vagrant
-mkdir -m 0700 /home/vagrant/.ssh
-cat > /home/vagrant/.ssh/authorized_keys
-chown -R vagrant: /home/vagrant
-echo 'vagrant ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/vagrant
-cd /etc/systemd/system
-mkdir ssh.service.d
-printf '[Service]\\nExecStartPre=\\nExecStartPre=ssh-keygen -A\\n' > ssh.service.d/keys.conf
-update-ca-certificates
-"""
-
 
 class Lab:
     def __init__(self):
@@ -99,9 +62,6 @@ class Lab:
         self.process = None
 
     def begin(self):
-        os.environ["PATH"] += ":/usr/sbin:/sbin"
-        with self.timed("packages"):
-            self.install()
         self.clear()
         (STATE / "network").mkdir(parents=True)
         packages = yaml.safe_load((MACHINES / "defaults/main.yml").read_text())["machines_packages"]
@@ -111,10 +71,11 @@ class Lab:
         self.open_namespaces()
         with self.timed("box"):
             self.build_box()
-            self.works("vagrant", "box", "add", "--name", "pergola-lxc", STATE / "lxc.box", seconds=60)
+            self.works("vagrant", "box", "add", "--name", "pergola", STATE / "made.box", seconds=60)
 
     def install(self):
         """As far as it is missing: a person's own Vagrant and its services stay as they are."""
+        os.environ["PATH"] += ":/usr/sbin:/sbin"
         lacking = [package for file, package in machines.PACKAGES.items() if not existing(file)]
         lacking += [package for package in PACKAGES if not installed(package)]
         if not lacking:
@@ -153,46 +114,26 @@ class Lab:
         self.works("ip", "address", "add", f"{network}2/24", "dev", "lxcbr0")
         self.works("ip", "route", "add", "default", "via", f"{network}1")
 
+    @property
+    def name(self):
+        return f"{self.bridge}-app"
+
     def build_box(self):
-        """The machines' own base image, as a box."""
-        tree = STATE / "box/rootfs"
-        tree.parent.mkdir()
-        with machines.locked(IMAGES / ".lock", fcntl.LOCK_SH):
-            run("cp", "--archive", "--reflink=auto", next(IMAGES.glob("debian-13-*")), tree)
-        for authority in Path("/usr/local/share/ca-certificates").rglob("*.crt"):
-            shutil.copy(authority, tree / "usr/local/share/ca-certificates")
-        (tree / "etc/resolv.conf").write_text(machines.name_servers())
-        address = self.record["addresses"]["app"]
-        gateway = self.record["network"].replace("0/24", "1")
-        network = NETWORK.format(address=address, gateway=gateway)
-        (tree / "etc/systemd/network/eth0.network").write_text(network)
-        key = next(Path("/usr/share").glob("rubygems-integration/all/gems/vagrant-[0-9]*/keys/vagrant.pub"))
-        run("chroot", tree, "sh", "-c", PREPARE, input=key.read_text())
-
+        address, network = self.record["addresses"]["app"], self.record["network"]
+        way = f"Address={address}/24\nGateway={network.replace('0/24', '1')}\n"
         box = STATE / "box"
-        name = f"{self.bridge}-app"
-        (box / "lxc-config").write_text(LXC_CONFIG.format(name=name))
-        (box / "metadata.json").write_text(json.dumps({"provider": "lxc", "version": "1.0.0"}))
-        tar = ["tar", "--create", "--numeric-owner", f"--directory={box}"]
-        pack = ["--use-compress-program=gzip -1", "--exclude=./rootfs/dev/*"]
-        run(*tar, *pack, f"--file={box}/rootfs.tar.gz", "./rootfs")
-        run(*tar, f"--file={STATE}/lxc.box", "metadata.json", "lxc-config", "rootfs.tar.gz")
+        box.mkdir()
+        with machines.locked(IMAGES / ".lock", fcntl.LOCK_SH):
+            boxes.tree(box / "rootfs", next(IMAGES.glob("debian-13-*")), machines.name_servers(), way)
+        home = boxes.lxc(box, STATE / "made.box", self.name)
         machines.remove_tree(box)
+        (STATE / "home").mkdir()
+        (STATE / "home/Vagrantfile").write_text(home)
 
-        home = STATE / "home"
-        home.mkdir()
-        (home / "Vagrantfile").write_text(
-            "# what only a test machine needs; Vagrant reads it before the project's\n"
-            'Vagrant.configure("2") do |config|\n'
-            f'  config.vm.provider(:lxc) {{ |lxc| lxc.container_name = "{name}" }}\n'
-            "end\n"
-        )
-
-    def run(self, *command, seconds=60):
-        """Run a command in the namespaces, in the checkout. Its output goes to a file, as what it starts may
-        hold a pipe open for ever."""
-        settings = {
-            "PERGOLA_BOX": "pergola-lxc",
+    @property
+    def settings(self):
+        return {
+            "PERGOLA_BOX": "pergola",
             "PERGOLA_STATE": str(STATE),
             "TMPDIR": "/run/tmp",  # short, for the paths of sockets
             "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
@@ -201,22 +142,46 @@ class Lab:
             "VAGRANT_DOTFILE_PATH": str(STATE / "dotfiles"),
             "VAGRANT_HOME": str(STATE / "home"),
         }
+
+    def start(self, *command, **environment):
+        """Start a command in the namespaces, in the checkout. Its output goes to a file: what it starts may
+        hold a pipe open for ever."""
         enter = ["nsenter", f"--target={self.pid}", "--mount", "--net", "--pid", "--ipc", f"--wdns={ROOT}"]
-        output = STATE / "output"
-        with output.open("wb") as file:
-            done = subprocess.run(
+        with (STATE / "output").open("wb") as file:
+            return subprocess.Popen(
                 [*enter, *map(str, command)],
-                env=os.environ | settings,
+                env=os.environ | self.settings | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                timeout=seconds,
-                check=False,
+                start_new_session=True,
             )
-        done.output = output.read_text()
-        print("$", *command)
-        print(done.output)
+
+    def run(self, *command, seconds=60, **environment):
+        done = self.start(*command, **environment)
+        try:
+            done.wait(seconds)
+        finally:
+            self.end_group(done)
+            done.output = (STATE / "output").read_text()
+            print("$", *command)
+            print(done.output)
         return done
+
+    def interrupt(self, *command, when, seconds=60):
+        """Kill a command as soon as `when` is true."""
+        started = self.start(*command)
+        try:
+            wait_until(when, seconds, f"{command} comes so far")
+            assert started.poll() is None, (STATE / "output").read_text()
+        finally:
+            self.end_group(started)
+
+    @staticmethod
+    def end_group(process):
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def works(self, *command, **options):
         done = self.run(*command, **options)
@@ -268,11 +233,6 @@ def existing(file):
 def installed(package):
     query = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", package]
     return subprocess.run(query, capture_output=True, text=True, check=False).stdout.startswith("ii")
-
-
-def run(*command, **options):
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def address():

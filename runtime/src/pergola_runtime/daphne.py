@@ -1,5 +1,7 @@
 """Daphne that says goodbye: `python -m pergola_runtime.daphne --instance blue-1 config.asgi:application`
 
+`--systemd` in the instance's place takes the socket that systemd opened, to serve HTTP.
+
 Told to stop, Daphne itself drops every WebSocket without a close frame, never runs the consumers' disconnect
 and cuts running HTTP requests (measured: 20 of 20 and 5 of 5). This one stops accepting, closes each
 WebSocket with 1012 (service restart), spread over a few seconds lest all clients come back at once, waits
@@ -7,6 +9,7 @@ for consumers and running requests up to a limit, and exits with 0.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import math
@@ -17,10 +20,11 @@ import stat
 import sys
 from pathlib import Path
 
+import daphne.server
 from daphne.cli import CommandLineInterface
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
-from twisted.internet import reactor
+from twisted.internet import defer, reactor
 
 from pergola_runtime.handler import consumers
 
@@ -28,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 SERVICE_RESTART = 1012
 SETTLE_SECONDS = 0.5  # for what was accepted, but not read yet
+BACKLOG = 4096  # connections that wait for accept(), cut to net.core.somaxconn; Twisted's own are 50
+FIRST_SOCKET = 3  # sd_listen_fds(3)
 TICK_SECONDS = 0.05
 
 
@@ -50,6 +56,7 @@ class DrainingServer(Server):
 
     def listen_success(self, port):
         self.ports.append(port)
+        port.socket.listen(BACKLOG)
         super().listen_success(port)
 
     def start_draining(self):
@@ -96,6 +103,31 @@ class DrainingServer(Server):
         )
 
 
+class SystemdSocket:
+    """Twisted's own endpoint for it opens it to all, and at the end removes its path, never to come back."""
+
+    def __init__(self, *_):
+        self.socket = socket.socket(fileno=FIRST_SOCKET)
+        self.socket.setblocking(False)
+
+    def listen(self, factory):
+        self.factory = factory
+        daphne.server.twisted_loop.add_reader(self.socket, self.accept)
+        return defer.succeed(self)
+
+    def accept(self):
+        with contextlib.suppress(BlockingIOError):  # there are no more
+            for _ in range(100):  # requests that run get their turn between
+                connection, _ = self.socket.accept()
+                with connection:
+                    connection.setblocking(False)
+                    reactor.adoptStreamConnection(connection.fileno(), socket.AF_UNIX, self.factory)
+
+    def stopListening(self):  # noqa: N802 - Twisted's name
+        """What waits is for the next process."""
+        daphne.server.twisted_loop.remove_reader(self.socket)
+
+
 def instance_socket(instance, runtime_directory):
     """blue-1 -> <runtime directory>/blue/websocket-1.sock"""
     match = re.fullmatch(r"([a-z]+)-([1-9][0-9]{0,2})", instance)
@@ -133,18 +165,22 @@ class DrainingCommandLine(CommandLineInterface):
         self.parser.set_defaults(verbosity=0)
         add = self.parser.add_argument_group("draining").add_argument
         add("--instance", metavar="SLOT-N", help="listen on <runtime directory>/SLOT/websocket-N.sock")
+        add("--systemd", action="store_true", help="take the socket that systemd opened")
         add("--runtime-directory", default="/run/app", help="where the slots' directories are (%(default)s)")
         add("--spread", type=float, default=2, help="seconds over which WebSockets are closed (%(default)s)")
         add("--graceful-timeout", type=float, default=25, help="seconds until the rest is cut (%(default)s)")
 
     def run(self, args):
         options = self.parser.parse_args(args)
-        if bool(options.instance) == bool(options.unix_socket):
-            sys.exit("one of --instance and --unix-socket is needed")
-        if options.instance:
-            path = instance_socket(options.instance, options.runtime_directory)
-            args = [*args, "--unix-socket", str(path)]
-        remove_stale_socket(path if options.instance else Path(options.unix_socket))
+        if sum(map(bool, (options.instance, options.unix_socket, options.systemd))) != 1:
+            sys.exit("one of --instance, --unix-socket and --systemd is needed")
+        if options.systemd:
+            daphne.server.serverFromString = SystemdSocket
+            args = [*args, "--endpoint", "systemd"]
+        else:
+            path = Path(options.unix_socket or instance_socket(options.instance, options.runtime_directory))
+            args = [*args, "--unix-socket", str(path)] if options.instance else args
+            remove_stale_socket(path)
         self.server_class = functools.partial(
             DrainingServer, spread_seconds=options.spread, graceful_seconds=options.graceful_timeout
         )

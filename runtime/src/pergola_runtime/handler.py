@@ -48,6 +48,8 @@ class LeanHandler(ASGIHandler):
     def __init__(self):
         self.pool = threads.open_pool()
         self.end = None
+        # the signals'; receivers may have named Django's
+        self.sender = ASGIHandler if type(self) is LeanHandler else type(self)
         super().__init__()
 
     def load_middleware(self, is_async=False):
@@ -75,7 +77,7 @@ class LeanHandler(ASGIHandler):
         with closing(body):
             set_script_prefix(get_script_prefix(scope))
             if not self.at_rest(signals.request_started):
-                await signals.request_started.asend(sender=ASGIHandler, scope=scope)
+                await signals.request_started.asend(sender=self.sender, scope=scope)
             request, response = self.create_request(scope, body)
             if request is None:
                 body.close()
@@ -85,7 +87,7 @@ class LeanHandler(ASGIHandler):
             disconnect = Disconnect(self.listen_for_disconnect, receive)
             try:
                 response = await self.run_get_response(request)
-                response._handler_class = ASGIHandler  # the signals' sender, whom receivers may have named
+                response._handler_class = self.sender
                 if response.streaming:
                     calls.lend()
                 await self.send_response(response, send)
@@ -96,12 +98,13 @@ class LeanHandler(ASGIHandler):
                 disconnect.stop()
             if response is not None:
                 await self.close(response, request)
-            elif not self.at_rest(signals.request_finished):
-                await signals.request_finished.asend(sender=ASGIHandler)
+            elif calls.calls or not self.at_rest(signals.request_finished):
+                # behind what still runs in the request's thread, which may read the body
+                await signals.request_finished.asend(sender=self.sender)
 
     def at_rest(self, signal):
         """Whether nobody but Django listens to this signal."""
-        synchronous, asynchronous = signal._live_receivers(ASGIHandler)
+        synchronous, asynchronous = signal._live_receivers(self.sender)
         return not asynchronous and AT_REST.issuperset(synchronous)
 
     async def close(self, response, request):

@@ -6,6 +6,7 @@ Reads what the role `machines` recorded under PERGOLA_STATE. Before `make up` th
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 inventory = Path(__file__).absolute().parent  # the folder of the link, not of the file behind it
@@ -13,10 +14,11 @@ states = Path(os.environ.get("PERGOLA_STATE") or inventory.parents[3] / ".pergol
 state = states / inventory.name
 record = state / "machines.json"
 addresses = json.loads(record.read_text())["addresses"] if record.exists() else {}
-known_hosts = state / "known_hosts"
+# quoted for the shell, and in that for ssh, which takes words for several files
+known_hosts = shlex.quote(f'UserKnownHostsFile="{state}/known_hosts"')
 reach = {
     "ansible_ssh_private_key_file": str(state / "ssh/id_ed25519"),
-    "ansible_ssh_common_args": f"-o StrictHostKeyChecking=yes -o UserKnownHostsFile='{known_hosts}'",
+    "ansible_ssh_common_args": f"-o StrictHostKeyChecking=yes -o {known_hosts}",
 }
 hostvars = {name: {"ansible_host": address} | reach for name, address in addresses.items()}
 print(json.dumps({"machines": {"hosts": list(addresses)}, "_meta": {"hostvars": hostvars}}))

@@ -1,0 +1,98 @@
+"""Which cells are measured, in which order. A group's contestants run in turn, round after round."""
+
+from dataclasses import dataclass
+
+from bench.contestants import CONTESTANTS, ENDPOINTS
+
+ROUNDS = 5
+CLIENTS = (1, 64, 512)
+WARM_SECONDS = 1
+BETWEEN_SECONDS = 0.6  # until a contestant is at rest again
+SERVERS = ("pergola", "gunicorn-asgi", "uvicorn", "hypercorn", "granian", "daphne")
+
+
+@dataclass(frozen=True)
+class Group:
+    endpoint: str
+    clients: int
+    contestants: tuple
+    path: str = "direct"
+    rounds: int = ROUNDS
+
+    @property
+    def seconds(self):
+        """Of one cell: with many clients a slow contestant's answers need longer than a fast one's."""
+        return {1: 1, 512: 3, 2000: 4}.get(self.clients, 2)
+
+    @property
+    def takes(self):
+        cell = self.seconds + BETWEEN_SECONDS
+        return len(self.contestants) * (self.rounds * cell + WARM_SECONDS)
+
+
+FOUR = ("pergola", "stock", "wsgi", "fastapi")
+THREE = ("pergola", "stock", "wsgi")  # FastAPI has no sessions
+DATABASES = ("pergola-direct", "stock-direct", "stock-pool")
+# What a default run has, what the targets are about first; FULL=1 has all contestants everywhere.
+DEFAULT = (
+    Group("hello", 64, (*FOUR, "bare", "pergola-1", "stock-1")),
+    Group(
+        "row",
+        64,
+        (
+            *("pergola", "fastapi", "pergola-asyncdb", "fastapi-transaction", "wsgi", "stock"),
+            *("pergola-def", "stock-def", *DATABASES, "pergola-1", "stock-1"),
+        ),
+    ),
+    Group("rows", 64, (*FOUR, "pergola-asyncdb")),
+    Group("session", 64, THREE),
+    Group("fanout", 200, (*FOUR, "wsgi-64")),
+    Group("row", 2000, ("pergola", "stock", *DATABASES)),
+    Group("hello", 64, SERVERS),
+    Group("row", 64, SERVERS),
+    Group("fanout", 64, (*FOUR, "wsgi-async")),
+    Group("row", 64, FOUR, "nginx"),
+    Group("row", 512, (*FOUR, *DATABASES)),
+    Group("hello", 512, FOUR),
+    Group("fanout", 512, FOUR),
+    Group("session", 512, THREE),
+    Group("hello", 1, FOUR),
+    Group("row", 1, FOUR),
+    Group("rows", 1, FOUR),
+    Group("session", 1, THREE),
+)
+
+
+def everything():
+    """The default, and what it leaves out."""
+    return DEFAULT + tuple(
+        Group(endpoint, clients, tuple(CONTESTANTS), path)
+        for path in ("direct", "nginx")
+        for endpoint in ENDPOINTS
+        for clients in CLIENTS
+    )
+
+
+def chosen(*, full=False, only=(), contestants=(), clients=(), paths=(), rounds=ROUNDS):
+    """The groups that are left; a group keeps those contestants that have such an endpoint."""
+    groups = []
+    for group in everything() if full else DEFAULT:
+        kept = tuple(
+            name
+            for name in group.contestants
+            if group.endpoint in CONTESTANTS[name].endpoints and (not contestants or name in contestants)
+        )
+        if (
+            kept
+            and (not only or group.endpoint in only)
+            and (not clients or group.clients in clients)
+            and (not paths or group.path in paths)
+        ):
+            new = Group(group.endpoint, group.clients, kept, group.path, rounds)
+            if new not in groups:
+                groups.append(new)
+    return groups
+
+
+def takes(groups):
+    return sum(group.takes for group in groups)
