@@ -55,6 +55,7 @@ def make_pool():
 
 async def alive(one):
     if threads.readable(one.fileno()):
+        await one.close()  # or the pool offers it again
         raise OperationalError("the server has closed the connection")
 
 

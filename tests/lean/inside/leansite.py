@@ -7,6 +7,7 @@ import threading
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import FileResponse, Http404, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.middleware.common import CommonMiddleware
 from django.urls import path
 from django.utils.deprecation import MiddlewareMixin
 
@@ -95,6 +96,10 @@ class Mixed(MiddlewareMixin):
         mark("Mixed.process_response")
         response["X-Mixed"] = "1"
         return response
+
+
+class OwnCommon(CommonMiddleware):
+    pass
 
 
 def synchronous(get_response):

@@ -1,0 +1,148 @@
+"""What else the runtime brings: the choice of handler, Channels' calls, PostgreSQL without a thread."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from asgiref.sync import sync_to_async
+
+ASK = "import leansite, pergola_runtime.handler as h; print(type(h.get_asgi_application()).__name__)"
+
+
+def start(**environment):
+    return subprocess.run(
+        [sys.executable, "-c", ASK],
+        env=os.environ | {"DJANGO_SETTINGS_MODULE": "leansite"} | environment,
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "handler"),
+    [
+        ({}, "LeanHandler"),
+        ({"PERGOLA_HANDLER": "lean"}, "LeanHandler"),
+        ({"PERGOLA_HANDLER": "django"}, "ASGIHandler"),
+    ],
+)
+def test_the_environment_names_the_handler(environment, handler):
+    done = start(**environment)
+    assert done.stdout.strip() == handler, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"PERGOLA_HANDLER": "foo"}, "PERGOLA_HANDLER=foo is neither lean nor django: set app_handler"),
+        ({"PERGOLA_THREADS": "0"}, "PERGOLA_THREADS=0 is no whole number from 1 on: set app_threads"),
+        ({"PERGOLA_THREADS": "many"}, "PERGOLA_THREADS=many is no whole number from 1 on: set app_threads"),
+        ({"LEAN_AGE": "60"}, "CONN_MAX_AGE=60 is more than 10 seconds"),
+    ],
+)
+def test_what_cannot_work_is_refused_when_it_is_loaded_in_one_line(environment, said):
+    done = start(**environment)
+    assert done.returncode != 0
+    assert said in done.stderr.splitlines()[-1]
+
+
+def test_consumers_calls_have_threads_of_their_own_and_give_them_back(django, monkeypatch):
+    from django.db import connection, transaction
+    from pergola_runtime import threads
+    from pergola_runtime.handler import consumers
+
+    monkeypatch.setattr(threads, "pool", None)
+    meeting = threading.Barrier(2)
+    autocommit = []
+
+    def call(leave_open):
+        meeting.wait(30)  # two at once, or it breaks
+        autocommit.append(connection.get_autocommit())
+        if leave_open:
+            transaction.set_autocommit(False)
+
+    async def consumer(scope, receive, send):
+        for _ in range(3):
+            await sync_to_async(call)(leave_open=True)
+
+    async def go():
+        application = consumers(consumer)
+        await asyncio.gather(*(application({"type": "websocket"}, None, None) for _ in range(2)))
+        pool = threads.pool
+        end = time.monotonic() + 30
+        while len(pool.free) != pool.size:
+            assert time.monotonic() < end
+            await asyncio.sleep(0.01)
+
+    asyncio.run(go())
+    assert autocommit == [True] * 6
+
+
+def test_consumers_are_left_alone_with_djangos_handler(django, monkeypatch):
+    from pergola_runtime.handler import consumers
+
+    monkeypatch.setenv("PERGOLA_HANDLER", "django")
+    found = []
+
+    async def consumer(scope, receive, send):
+        from asgiref.sync import SyncToAsync
+
+        found.append(SyncToAsync.thread_sensitive_context.get(None))
+
+    asyncio.run(consumers(consumer)({"type": "websocket"}, None, None))
+    assert found == [None]
+
+
+@pytest.fixture
+def asyncdb(django):
+    from pergola_runtime import asyncdb
+
+    return asyncdb
+
+
+def test_the_async_pool_asks_without_a_thread_commits_by_itself_and_is_closed_with_the_loop(asyncdb, server):
+    async def one(n):
+        async with asyncdb.connection() as database:
+            row = await (await database.execute("SELECT %s::int, pg_backend_pid()", [n])).fetchone()
+            return row[0]
+
+    async def go():
+        before = threading.active_count()
+        assert await asyncio.gather(*(one(n) for n in range(50))) == list(range(50))
+        assert threading.active_count() == before
+        async with asyncdb.connection() as database:
+            await database.execute("CREATE TABLE kept AS SELECT 1 AS n")
+        with server.cursor() as cursor:
+            cursor.execute("SELECT n FROM kept")
+            cursor.execute("DROP TABLE kept")
+        (pool, _), *others = asyncdb.pools.values()
+        assert not others
+        return pool
+
+    pool = asyncio.run(go())
+    assert pool.closed
+    assert not asyncdb.pools
+    asyncio.run(go())  # another loop has a pool of its own
+
+
+def test_the_async_pool_does_not_use_what_the_server_closed(asyncdb):
+    import socket as sockets
+
+    async def ask():
+        async with asyncdb.connection() as database:
+            await database.execute("SELECT 1")
+            return database.fileno()
+
+    async def go():
+        number = await ask()
+        with sockets.socket(fileno=sockets.dup(number)) as copy:
+            copy.shutdown(sockets.SHUT_RDWR)
+        await ask()
+
+    asyncio.run(go())

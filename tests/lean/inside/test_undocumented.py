@@ -1,0 +1,159 @@
+"""What the runtime takes from Django and asgiref beyond their documentation (runtime/README.md lists it).
+
+Each fails when a new version changes it, before anybody finds out in another way.
+"""
+
+import asyncio
+import inspect
+from concurrent.futures import Executor
+
+import pytest
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+
+
+def test_nobody_but_these_listens_to_a_request_in_django(django):
+    from django.core import signals
+    from django.core.handlers.asgi import ASGIHandler
+    from pergola_runtime.handler import AT_REST
+
+    for signal in (signals.request_started, signals.request_finished):
+        synchronous, asynchronous = signal._live_receivers(ASGIHandler)
+        assert synchronous
+        assert AT_REST.issuperset(synchronous)
+        assert not asynchronous
+
+
+def test_middleware_has_its_hooks_called_in_acall(django):
+    from django.utils.deprecation import MiddlewareMixin
+
+    source = inspect.getsource(MiddlewareMixin)
+    assert "return self.__acall__(request)" in source
+    assert "process_request" in source
+    assert "process_response" in source
+
+
+def test_each_middleware_called_in_place_is_there_and_has_these_hooks_alone(django):
+    """A hook that is new would run in the event loop unread."""
+    from django.utils.module_loading import import_string
+    from pergola_runtime.middleware import IN_PLACE
+
+    known = {
+        "AuthenticationMiddleware": {"process_request"},
+        "CommonMiddleware": {"process_request", "process_response"},
+        "ConditionalGetMiddleware": {"process_response"},
+        "ContentSecurityPolicyMiddleware": {"process_request", "process_response"},
+        "CsrfViewMiddleware": {"process_request", "process_response", "process_view"},
+        "GZipMiddleware": {"process_response"},
+        "LocaleMiddleware": {"process_request", "process_response"},
+        "MessageMiddleware": {"process_request", "process_response"},
+        "SecurityMiddleware": {"process_request", "process_response"},
+        "SessionMiddleware": {"process_request", "process_response"},
+        "XFrameOptionsMiddleware": {"process_response"},
+    }
+    assert {name.rpartition(".")[2] for name in IN_PLACE} == set(known)
+    for name in IN_PLACE:
+        if name.startswith("django.middleware.csp") and django.VERSION < (6,):
+            continue
+        middleware = import_string(name)
+        hooks = {
+            hook
+            for hook in dir(middleware)
+            if hook.startswith("process_") or hook in ("__call__", "__acall__")
+        }
+        assert hooks - {"__call__", "__acall__"} == known[middleware.__name__], name
+
+
+def test_session_and_messages_say_whether_they_would_be_stored(django):
+    from django.contrib.messages.storage.cookie import CookieStorage
+    from django.contrib.sessions.backends.db import SessionStore
+
+    assert SessionStore().modified is False
+    assert (CookieStorage(None).used, CookieStorage(None).added_new) == (False, False)
+
+
+def test_a_subclass_of_a_projects_own_is_left_as_it_is(django):
+    from pergola_runtime import middleware
+
+    assert middleware.in_place("leansite.Mixed") == "leansite.Mixed"
+    assert middleware.in_place("leansite.OwnCommon") == "leansite.OwnCommon"
+    ours = middleware.in_place("django.middleware.common.CommonMiddleware")
+    assert ours == "pergola_runtime.middleware.CommonMiddleware"
+
+
+def test_settings_name_what_they_named_after_the_middleware_is_loaded(django):
+    from django.conf import settings
+    from leansite import DEFAULT_MIDDLEWARE
+    from pergola_runtime.handler import LeanHandler
+
+    LeanHandler()
+    assert settings.MIDDLEWARE == DEFAULT_MIDDLEWARE
+
+
+def test_a_response_closes_its_request_and_says_its_handler(django):
+    from django.http import HttpResponse
+    from django.http.response import HttpResponseBase
+
+    response = HttpResponse()
+    assert response._resource_closers == []
+    assert "_handler_class" in inspect.getsource(HttpResponseBase.close)
+
+
+def test_a_body_that_goes_to_a_file_says_so(django):
+    import tempfile
+
+    with tempfile.SpooledTemporaryFile(max_size=1) as file:
+        assert file._rolled is False
+        file.write(b"xx")
+        assert file._rolled is True
+
+
+def test_the_event_loop_takes_a_future_of_its_own_from_an_executor():
+    class Own(Executor):
+        def submit(self, function, /, *args):
+            future = asyncio.get_running_loop().create_future()
+            future.set_result(function(*args))
+            return future
+
+    async def go():
+        return await asyncio.get_running_loop().run_in_executor(Own(), str, 5)
+
+    assert asyncio.run(go()) == "5"
+    uvloop = pytest.importorskip("uvloop")
+    assert uvloop.run(go()) == "5"
+
+
+def test_asgiref_keeps_a_contexts_executor_where_ours_puts_it_back():
+    from pergola_runtime.handler import RequestContext
+
+    class Own(Executor):
+        def submit(self, function, /, *args):
+            future = asyncio.get_running_loop().create_future()
+            future.set_result("own")
+            return future
+
+    async def go(context):
+        async def later():
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            return await sync_to_async(str)()
+
+        async with context:
+            task = asyncio.create_task(later())
+        return await task
+
+    assert asyncio.run(go(RequestContext(executor=Own()))) == "own"
+    with pytest.raises(RuntimeError, match="has exited"):
+        asyncio.run(go(ThreadSensitiveContext(executor=Own())))
+    assert not SyncToAsync.thread_sensitive_context.get(None)
+
+
+def test_a_connection_has_what_is_asked_of_it(django):
+    from django.db import connection
+
+    connection.ensure_connection()
+    for name in ("close_at", "errors_occurred", "queries_log", "in_atomic_block", "closed_in_transaction"):
+        assert hasattr(connection, name), name
+    assert connection.autocommit is True
+    assert connection.connection.pgconn.transaction_status == 0
+    connection.close()
+    assert connection.connection is None
