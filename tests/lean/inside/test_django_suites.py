@@ -38,11 +38,8 @@ SUITES = [
 ON_POSTGRESQL = ["asgi", "async", "handlers", "sessions_tests"]
 
 SYNCHRONOUS = "asks for the words of the synchronous chain, and ours is the asynchronous one"
-LATER = "a client that goes in the first 20 ms is answered all the same: ours begins to listen after them"
 # what fails with ours, and why it may; what is here and does not fail any more fails as well
 MAY_FAIL = {
-    "asgi.tests.ASGITest.test_assert_in_listen_for_disconnect": LATER,
-    "asgi.tests.ASGITest.test_disconnect_with_body": LATER,
     "middleware_exceptions.tests.MiddlewareNotUsedTests.test_log": SYNCHRONOUS,
     "middleware_exceptions.tests.MiddlewareNotUsedTests.test_log_custom_message": SYNCHRONOUS,
     "middleware_exceptions.tests.MiddlewareSyncAsyncTests.test_async_middleware": SYNCHRONOUS,
