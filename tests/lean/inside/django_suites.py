@@ -55,7 +55,10 @@ def be_lean():
         named = settings.MIDDLEWARE
         if is_async:
             settings.MIDDLEWARE = [in_place(path) for path in named]
-            count("in_place", sum(ours != theirs for ours, theirs in zip(settings.MIDDLEWARE, named, strict=True)))
+            count(
+                "in_place",
+                sum(ours != theirs for ours, theirs in zip(settings.MIDDLEWARE, named, strict=True)),
+            )
         try:
             load(self, is_async)
         finally:
@@ -77,7 +80,9 @@ def name_of(test):
 def keep_result():
     def suite_result(self, suite, result, **kwargs):
         bad = [test for test, _ in [*result.failures, *result.errors]] + result.unexpectedSuccesses
-        RESULT.update(ran=result.testsRun, skipped=len(result.skipped), failed=sorted({name_of(test) for test in bad}))
+        RESULT.update(
+            ran=result.testsRun, skipped=len(result.skipped), failed=sorted({name_of(test) for test in bad})
+        )
         return len(bad)
 
     DiscoverRunner.suite_result = suite_result

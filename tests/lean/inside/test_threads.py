@@ -254,21 +254,26 @@ def test_a_client_that_goes_leaves_the_thread_until_its_call_has_ended(serve, po
         began.set()
         assert go_on.wait(TOLERANCE)
 
-    began, go_on = threading.Event(), threading.Event()
+    began, go_on, cancelled = threading.Event(), threading.Event(), threading.Event()
 
     async def view(request):
-        await sync_to_async(work)()
+        try:
+            await sync_to_async(work)()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
         return respond("never seen")
 
     ask = serve(view)
 
     async def go():
-        answer = await ask(1, leaves_after=0.05)
+        left = asyncio.create_task(ask(1, leaves_after=0.05))
+        await until(cancelled.is_set, "the client has gone")
         assert began.is_set()
         assert len(pool.free) == pool.size - 1 == 0
         go_on.set()
         await until(lambda: len(pool.free) == pool.size, "the thread is given back")
-        return answer
+        return await left
 
     (answer,) = asyncio.run(go())
     assert answer.status == 0
@@ -279,10 +284,14 @@ def test_a_client_that_goes_while_it_waits_for_a_thread_takes_none(serve, pool):
         ran.append(1)
         assert go_on.wait(TOLERANCE)
 
-    ran, go_on = [], threading.Event()
+    ran, cancelled, go_on = [], [], threading.Event()
 
     async def view(request):
-        await sync_to_async(work)()
+        try:
+            await sync_to_async(work)()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
         return respond("done")
 
     ask = serve(view)
@@ -290,8 +299,10 @@ def test_a_client_that_goes_while_it_waits_for_a_thread_takes_none(serve, pool):
     async def go():
         busy = asyncio.create_task(ask(3))
         await until(lambda: len(ran) == 3, "all threads are busy")
-        await ask(4, leaves_after=0.05)
+        left = asyncio.create_task(ask(4, leaves_after=0.05))
+        await until(lambda: len(cancelled) == 4, "four clients have gone")
         go_on.set()
+        await left
         return text(await busy)
 
     assert asyncio.run(go()) == ["done"] * 3
