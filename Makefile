@@ -121,8 +121,8 @@ psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-replica \
-	test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full
+.PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-lean \
+	test-replica test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -154,8 +154,11 @@ test-smoke: .venv/ready ## the site as a client sees it, on the same replica
 test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREENSHOTS=dir keeps pictures)
 	@tests/with-replica $(BIN)/pytest tests/browser $(ARGS)
 
+test-lean: .venv/ready ## Django's requests by our handler as by its own, on the same replica (FULL=1: a soak)
+	@tests/with-replica $(BIN)/pytest tests/lean $(ARGS)
+
 test-replica: .venv/ready
-	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(FAULTS) $(ARGS)
+	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(MORE) $(ARGS)
 
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
@@ -178,7 +181,7 @@ test-vagrant: .venv/ready ## vagrant up, for real, in LXC
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
 # on the machine of the other tests, after them; as much of it as fits
-test-ci: FAULTS := tests/faults
+test-ci: MORE := tests/lean tests/faults
 test-ci: export RELEASES_ROUNDS ?= 1
 test-ci: test test-api test-migrations test-load test-your-app test-machines test-fresh test-vagrant ## what CI runs
 
@@ -203,4 +206,6 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) runtime/pyproject.toml --extra servers -c requirements/app.txt -c requirements/runtime.txt -o requirements/servers.txt
 	$(LOCK) pyproject.toml --extra app --extra bench -c requirements/app.txt -o requirements/bench.txt
 	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
+	$(LOCK) tests/lean/5.2.in -c requirements/app.txt -o tests/lean/5.2.txt
+	$(subst 3.11,3.13,$(LOCK)) tests/lean/6.1.in -o tests/lean/6.1.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

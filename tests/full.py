@@ -26,6 +26,7 @@ PARTS = [
     ("test-migrations", {}),
     ("test-load", {}),
     ("test-replica", {}),
+    ("test-lean", {"FULL": "1"}),
     ("test-releases", {"FULL": "1"}),
     ("test-servers", {}),
     ("test-machines", {}),

@@ -98,7 +98,7 @@ class LeanHandler(ASGIHandler):
                 disconnect.stop()
             if response is not None:
                 await self.close(response, request)
-            elif calls.calls or not self.at_rest(signals.request_finished):
+            elif (calls.worker and calls.calls) or not self.at_rest(signals.request_finished):
                 # behind what still runs in the request's thread, which may read the body
                 await signals.request_finished.asend(sender=self.sender)
 

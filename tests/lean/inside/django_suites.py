@@ -2,10 +2,10 @@
 
     python django_suites.py django|lean TESTS ARGUMENTS...
 
-`lean` is Pergola's handler with its middleware, `django` Django's own, to compare with; TESTS is the directory
-of runtests.py, and the arguments are for that. Most of these tests use the synchronous client: here its
-requests walk the asynchronous chain of middleware, where the two differ. What came out is the last line, as
-JSON.
+`lean` is Pergola's handler with its middleware, `django` Django's own, to compare with; TESTS is the
+directory of runtests.py, and the arguments are for that. Most of these tests use the synchronous client:
+here its requests walk the asynchronous chain of middleware, where the two differ. What came out is the last
+line, as JSON.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import django.contrib.staticfiles.handlers  # whose handler is Django's, subclass and all
 import django.core.asgi
 import django.core.handlers.asgi
-import django.contrib.staticfiles.handlers  # whose handler is Django's, subclass and all
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.handlers.base import BaseHandler
