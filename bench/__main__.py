@@ -120,6 +120,11 @@ class Replica:
     def command(self, *words):
         return [*self.settings["host_login"], "--", "sudo", *words]
 
+    def refuse_another(self):
+        unit = self.command("systemctl", "is-active", "--quiet", f"{UNIT}.service")
+        if subprocess.run(unit, check=False).returncode == 0:
+            sys.exit(f"Another benchmark runs on that replica: wait for it, or stop the unit {UNIT} there")
+
     def prepare(self):
         names = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *SHIPPED],
@@ -250,6 +255,7 @@ def main():
     if not groups:
         sys.exit("ONLY, CONTESTANTS, CLIENTS and PATHS leave nothing to measure; FULL=1 has all combinations")
     replica = Replica(load_settings(os.environ.get("ENV") or "local"))
+    replica.refuse_another()
     now = datetime.now(UTC)
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True

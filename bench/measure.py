@@ -119,10 +119,14 @@ class Running:
             if any(process.poll() is not None for process in self.processes):
                 raise RefusedError(f"{self.service.name} ended: {self.log.read_text()[-2000:]}")
             with contextlib.suppress(OSError, http.client.HTTPException):
-                return get(self.port, "/async/hello", None)[0] == 200
+                # what a worker took that is only beginning may never be answered
+                return get(self.port, "/async/hello", None, seconds=5)[0] == 200
             return False
 
-        wait_for(answers, f"{self.service.name} does not answer")
+        try:
+            wait_for(answers, f"{self.service.name} does not answer")
+        except RefusedError as error:
+            raise RefusedError(f"{error}: {self.log.read_text()[-2000:]}") from None
 
     def everything(self):
         return [found for process in self.processes for found in session_processes(process.pid)]
@@ -158,8 +162,8 @@ class Running:
             process.wait()
 
 
-def get(port, path, cookie):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+def get(port, path, cookie, seconds=PATIENCE):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
     try:
         connection.request("GET", path, headers={"Cookie": cookie} if cookie else {})
         answer = connection.getresponse()

@@ -13,7 +13,18 @@ import pytest
 TESTS = Path(__file__).parent
 ANSIBLE = TESTS.parent / "infra/ansible"
 # Where everything must run, in CI, a test of these that did not is a failure.
-MACHINES = ("infra", "machines", "fresh", "vagrant", "smoke", "browser", "lean", "faults", "servers", "your_app")
+MACHINES = (
+    "infra",
+    "machines",
+    "fresh",
+    "vagrant",
+    "smoke",
+    "browser",
+    "lean",
+    "faults",
+    "servers",
+    "your_app",
+)
 NEVER_SKIPPED = ("app", "migrations", "load", *MACHINES)
 
 # Tests start Django and Ansible by the dozen: with this variable, which containers like to set, each start
