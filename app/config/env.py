@@ -49,7 +49,6 @@ VARIABLES = {
         Variable("CSRF_TRUSTED_ORIGINS", names, "other origins whose forms are taken: https://a, ...", ""),
         Variable("DATABASE_URL", database, "PostgreSQL through PgBouncer", debug=SQLITE),
         Variable("DATABASE_DIRECT_URL", database, "the same database past PgBouncer", debug=SQLITE),
-        Variable("PERGOLA_CONN_MAX_AGE", int, "seconds for which a database connection is kept", "0"),
         Variable("REDIS_URL", str, "Redis, for the cache, the channel layer and the jobs", debug=""),
         Variable("STATIC_ROOT", str, "the collected files that nginx serves", debug="static-collected"),
         Variable("MEDIA_ROOT", str, "the uploaded files", debug="media"),

@@ -74,12 +74,11 @@ TEMPLATES = [
 
 # Under Django's own ASGI handler each request has a thread of its own, so that a kept connection is never
 # found again: with CONN_MAX_AGE=60 they piled up until PostgreSQL refused more. pergola_runtime's keeps its
-# threads, and a server that has it sets an age. PgBouncer gives a connection to somebody else after each
+# threads, and sets the age that it can keep. PgBouncer gives a connection to somebody else after each
 # transaction, so that no cursor on the server outlives one.
 # `direct` is the same database past PgBouncer, for what needs a session: migrations, LISTEN, locks.
 DATABASES = {
-    "default": read("DATABASE_URL")
-    | {"CONN_MAX_AGE": read("PERGOLA_CONN_MAX_AGE"), "DISABLE_SERVER_SIDE_CURSORS": True},
+    "default": read("DATABASE_URL") | {"CONN_MAX_AGE": 0, "DISABLE_SERVER_SIDE_CURSORS": True},
     "direct": read("DATABASE_DIRECT_URL") | {"CONN_MAX_AGE": 0, "TEST": {"MIRROR": "default"}},
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

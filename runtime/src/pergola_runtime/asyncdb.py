@@ -41,6 +41,8 @@ def make_pool():
     parameters = connections["default"].get_connection_params()
     for name in ("cursor_factory", "context"):  # Django's own, which are not async
         parameters.pop(name, None)
+    # psycopg's own number, which Django turns off: PgBouncer keeps prepared statements apart (1.21 on)
+    parameters["prepare_threshold"] = parameters.get("prepare_threshold") or 5
     return AsyncConnectionPool(
         kwargs=parameters | {"autocommit": True},
         min_size=0,

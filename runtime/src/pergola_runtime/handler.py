@@ -21,9 +21,9 @@ from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured, RequestAborted
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
 from django.core.handlers.base import reset_urlconf
-from django.db import close_old_connections, reset_queries
+from django.db import close_old_connections, connections, reset_queries
 from django.http.response import HttpResponseBase
-from django.urls import set_script_prefix
+from django.urls import set_script_prefix, set_urlconf
 
 from pergola_runtime import threads
 from pergola_runtime.middleware import named_in_place
@@ -118,7 +118,11 @@ class LeanHandler(ASGIHandler):
             and self.at_rest(signals.request_finished)
             and all(type(cache).close is BaseCache.close for cache in caches.all(initialized_only=True))
         ):
-            response.close()
+            # what response.close() does, but for telling Django's own receivers, of which one has work here
+            request.close()
+            response._resource_closers.clear()
+            response.closed = True
+            set_urlconf(None)
         else:
             await sync_to_async(response.close)()
 
@@ -190,10 +194,23 @@ def check(environ=os.environ):
     return chosen
 
 
+def keep_connections(environ=os.environ):
+    """Not in the project's settings, which Celery reads as well: nobody ends idle connections there."""
+    age = environ.get("PERGOLA_CONN_MAX_AGE") or "0"
+    if not age.isdecimal() or int(age) > threads.MAX_AGE:
+        raise ImproperlyConfigured(
+            f"PERGOLA_CONN_MAX_AGE={age} is no whole number from 0 to {threads.MAX_AGE}: set app_conn_max_age"
+        )
+    default = connections.settings.get("default", {})
+    if not default.get("CONN_MAX_AGE") and not default.get("OPTIONS", {}).get("pool"):
+        default["CONN_MAX_AGE"] = int(age)
+
+
 def get_asgi_application():
     if check() == "django":
         return asgi.get_asgi_application()
     django.setup(set_prefix=False)
+    keep_connections()
     handler = LeanHandler()
     # what is loaded by now stays: the garbage collector need not look at it again and again
     gc.collect()

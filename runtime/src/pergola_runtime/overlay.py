@@ -25,7 +25,7 @@ def names(text):
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def postgresql(url, own, age=0):
+def postgresql(url, own):
     """A database's settings from its URL; how the project uses it is the project's own choice."""
     parts = urlsplit(url)
     engine = own.get("ENGINE", "")
@@ -39,8 +39,8 @@ def postgresql(url, own, age=0):
         # a socket's directory is written as %2Frun%2F..., whose letters `hostname` would make small
         "HOST": unquote(parts.netloc.rpartition("@")[2].partition(":")[0]),
         "PORT": str(parts.port or ""),
-        # 0 where Django's own ASGI handler serves, which never finds a kept connection again
-        "CONN_MAX_AGE": age,
+        # Django's own ASGI handler never finds a kept connection again; pergola_runtime's sets the age itself
+        "CONN_MAX_AGE": 0,
     }
 
 
@@ -48,8 +48,7 @@ def databases(own, environ):
     default = own.get("default", {})
     return own | {
         # no cursor outlives a transaction, after which PgBouncer gives the connection to others
-        "default": postgresql(environ["DATABASE_URL"], default, int(environ.get("PERGOLA_CONN_MAX_AGE") or 0))
-        | {"DISABLE_SERVER_SIDE_CURSORS": True},
+        "default": postgresql(environ["DATABASE_URL"], default) | {"DISABLE_SERVER_SIDE_CURSORS": True},
         "direct": postgresql(environ["DATABASE_DIRECT_URL"], default) | {"TEST": {"MIRROR": "default"}},
     }
 

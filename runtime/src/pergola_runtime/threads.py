@@ -24,7 +24,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.signals import connection_created
 
 MAX_AGE = 10  # seconds for which a connection is kept; PgBouncer, told to stop, waits for all of them to go
-LIMIT = 64  # threads of one process, unless PERGOLA_THREADS says another number
+# threads of one process, unless PERGOLA_THREADS says another number; more of them fight for the interpreter:
+# one row by 64 at once took a third longer with 64 than with 16
+LIMIT = 16
 IDLE = 0  # libpq's PQTRANS_IDLE: no transaction
 
 own = threading.local()

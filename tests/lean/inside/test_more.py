@@ -146,3 +146,21 @@ def test_the_async_pool_does_not_use_what_the_server_closed(asyncdb):
         await ask()
 
     asyncio.run(go())
+
+
+def test_connections_are_kept_where_the_environment_says_so_and_the_project_does_not(django, monkeypatch):
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+    from pergola_runtime.handler import keep_connections
+
+    default = connections.settings["default"]
+    monkeypatch.setitem(default, "CONN_MAX_AGE", 0)
+    keep_connections({})
+    assert default["CONN_MAX_AGE"] == 0
+    keep_connections({"PERGOLA_CONN_MAX_AGE": "7"})
+    assert default["CONN_MAX_AGE"] == 7
+    keep_connections({"PERGOLA_CONN_MAX_AGE": "9"})
+    assert default["CONN_MAX_AGE"] == 7
+    for wrong in ("60", "-1", "long"):
+        with pytest.raises(ImproperlyConfigured, match="PERGOLA_CONN_MAX_AGE"):
+            keep_connections({"PERGOLA_CONN_MAX_AGE": wrong})

@@ -1,13 +1,16 @@
 """Who holds a thread, for how long, and how it comes back."""
 
 import asyncio
+import gc
 import logging
 import os
 import random
+import re
 import threading
 import time
 from contextlib import ExitStack
 from contextvars import ContextVar
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -254,27 +257,26 @@ def test_a_client_that_goes_leaves_the_thread_until_its_call_has_ended(serve, po
         began.set()
         assert go_on.wait(TOLERANCE)
 
-    left, began, go_on = threading.Event(), threading.Event(), threading.Event()
+    began, go_on, cancelled = threading.Event(), threading.Event(), threading.Event()
 
     async def view(request):
         try:
             await sync_to_async(work)()
         except asyncio.CancelledError:
-            left.set()
+            cancelled.set()
             raise
         return respond("never seen")
 
     ask = serve(view)
 
     async def go():
-        asking = asyncio.create_task(ask(1, leaves_after=0.05))
-        await until(left.is_set, "the client is gone")
+        left = asyncio.create_task(ask(1, leaves_after=0.05))
+        await until(cancelled.is_set, "the client has gone")
         assert began.is_set()
         assert len(pool.free) == pool.size - 1 == 0
         go_on.set()
-        answer = await asking
         await until(lambda: len(pool.free) == pool.size, "the thread is given back")
-        return answer
+        return await left
 
     (answer,) = asyncio.run(go())
     assert answer.status == 0
@@ -285,10 +287,14 @@ def test_a_client_that_goes_while_it_waits_for_a_thread_takes_none(serve, pool):
         ran.append(1)
         assert go_on.wait(TOLERANCE)
 
-    ran, go_on = [], threading.Event()
+    ran, cancelled, go_on = [], [], threading.Event()
 
     async def view(request):
-        await sync_to_async(work)()
+        try:
+            await sync_to_async(work)()
+        except asyncio.CancelledError:
+            cancelled.append(1)
+            raise
         return respond("done")
 
     ask = serve(view)
@@ -296,8 +302,10 @@ def test_a_client_that_goes_while_it_waits_for_a_thread_takes_none(serve, pool):
     async def go():
         busy = asyncio.create_task(ask(3))
         await until(lambda: len(ran) == 3, "all threads are busy")
-        await ask(4, leaves_after=0.05)
+        left = asyncio.create_task(ask(4, leaves_after=0.05))
+        await until(lambda: len(cancelled) == 4, "four clients have gone")
         go_on.set()
+        await left
         return text(await busy)
 
     assert asyncio.run(go()) == ["done"] * 3
@@ -480,9 +488,12 @@ def test_with_an_age_of_0_every_request_has_a_connection_of_its_own(serve, pool,
     asyncio.run(go())
 
 
-def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(serve, pool, server):
-    """Each request marks its transaction, and looks for its own mark in every later query of it."""
-    rounds = int(os.environ.get("LEAN_ROUNDS", "1000"))
+@pytest.fixture
+def mix(serve, pool):
+    """Sends a thousand requests at once, of every kind; returns what was wrong.
+
+    Each marks its transaction, and looks for its own mark in every later query of it.
+    """
     from django.db import connection, transaction
     from django.http import StreamingHttpResponse
 
@@ -540,7 +551,7 @@ def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(serve, pool, ser
     ask = serve(view)
     bad = []
 
-    async def go():
+    async def send(number):
         async def one():
             leaves = random.choice([None, None, random.random() / 20])
             bad.extend(
@@ -549,7 +560,7 @@ def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(serve, pool, ser
                 if answer.status not in (200, 500, 0) or "Assertion" in answer.error
             )
 
-        await asyncio.gather(*(one() for _ in range(rounds)))
+        await asyncio.gather(*(one() for _ in range(number)))
         await until(lambda: len(pool.free) == pool.size, "all threads are given back")
 
     class Seen(logging.Handler):
@@ -559,14 +570,50 @@ def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(serve, pool, ser
 
     handler = Seen()
     logging.getLogger("django.request").addHandler(handler)
-    try:
-        asyncio.run(go())
-    finally:
-        logging.getLogger("django.request").removeHandler(handler)
-    assert not bad, bad[:5]
-    assert pool.size == 3
+    yield send, bad
+    logging.getLogger("django.request").removeHandler(handler)
+
+
+def open_transactions(server):
     with server.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in%' OR wait_event = 'Lock'"
         )
-        assert cursor.fetchone()[0] == 0
+        return cursor.fetchone()[0]
+
+
+def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(mix, pool, server):
+    send, bad = mix
+    asyncio.run(send(1000))
+    assert not bad, bad[:5]
+    assert pool.size == 3
+    assert open_transactions(server) == 0
+
+
+def test_memory_threads_and_connections_stay_flat(mix, pool, server):
+    """Ten minutes with FULL=1."""
+    send, bad = mix
+    seconds = 600 if os.environ.get("FULL") else 10
+
+    def look():
+        gc.collect()
+        status = Path("/proc/self/status").read_text()
+        resident = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
+        # the event loop's own threads, on which Django answers errors, come one by one up to their bound
+        threads = [one for one in threading.enumerate() if not one.name.startswith("asyncio_")]
+        return resident, len(threads), sum(len(worker.connections) for worker in pool.free)
+
+    async def go():
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            await send(200)
+            looks.append(look())
+
+    looks = []
+    asyncio.run(go())
+    assert not bad, bad[:5]
+    early, late = looks[len(looks) // 4], looks[-1]
+    assert late[0] <= early[0] + 10, looks
+    assert {threads for _, threads, _ in looks[1:]} == {early[1]}
+    assert max(connections for *_, connections in looks) <= 3
+    assert open_transactions(server) == 0

@@ -157,3 +157,21 @@ def test_a_connection_has_what_is_asked_of_it(django):
     assert connection.connection.pgconn.transaction_status == 0
     connection.close()
     assert connection.connection is None
+
+
+def test_closing_a_response_does_what_ours_does_in_its_place(django):
+    from django.http.response import HttpResponseBase
+
+    body = inspect.getsource(HttpResponseBase.close).partition("\n")[2]
+    assert [
+        line.strip() for line in body.splitlines() if line.strip() and not line.strip().startswith("#")
+    ] == [
+        "for closer in self._resource_closers:",
+        "try:",
+        "closer()",
+        "except Exception:",
+        "pass",
+        "self._resource_closers.clear()",
+        "self.closed = True",
+        "signals.request_finished.send(sender=self._handler_class)",
+    ]
