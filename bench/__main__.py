@@ -27,6 +27,7 @@ SHIPPED = ["app", "bench", "runtime", "requirements/bench.txt"]
 UNIT = "pergola-bench"
 WEBSOCKETS = 10_000
 WEBSOCKET_SECONDS = 100
+MEMORY_MB = 5000  # fourteen contestants, ten thousand WebSockets, and the replica's own processes
 
 # Debian's wrk beside the rest, and not installed: what is one directory is gone with it.
 PREPARE = f"""
@@ -109,6 +110,11 @@ def load_settings(env):
     if "ansible_host" not in settings:
         sys.exit(
             f"ENV={env} is not up: run make bench, which brings a replica of its own up, or make up ENV={env}"
+        )
+    if int(settings["host_memory_mb"]) < MEMORY_MB:
+        sys.exit(
+            f"ENV={env} has a machine of {settings['machines_memory']}, in which the contestants would wait "
+            "for memory: run make bench, or PERGOLA_MEMORY=6G make up before the first make up"
         )
     return settings
 
