@@ -192,7 +192,7 @@ test-full: .venv/ready ## everything; writes tests/results/<date>.json
 .PHONY: bench
 bench: .venv/ready ## the stack's speed beside others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS=)
 	@PERGOLA_MEMORY=6G tests/with-replica $(BIN)/python -m bench $(if $(FULL),--full) --only '$(ONLY)' --contestants '$(CONTESTANTS)' \
-		--clients '$(CLIENTS)' --paths '$(PATHS)'
+		--clients '$(CLIENTS)' --paths '$(PATHS)' $(if $(WEBSOCKETS),--websockets) --name '$(NAME)'
 
 ##@ Dependencies
 .PHONY: lock

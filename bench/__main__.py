@@ -2,7 +2,7 @@
 
 Takes this checkout to the replica, measures there (measure.py), and writes bench/results/<date>.json, .md and
 .svg. Nothing of it is left on the replica, also where it is interrupted. A run of a part is written to
-<date>-part.json, which git ignores.
+<date>-part.json, which git ignores, unless it has a name.
 """
 
 import argparse
@@ -93,6 +93,8 @@ def arguments():
         help="PATHS: these ways",
     )
     add("--full", action="store_true", help="FULL=1: all contestants everywhere, instead of the chosen ones")
+    add("--websockets", action="store_true", help="WEBSOCKETS=1: them too, which a part has not")
+    add("--name", default="", help="NAME: of the results' files, instead of the date")
     add("--rounds", type=int, default=plan.ROUNDS, help="how often each runs in turn (%(default)s)")
     return parser.parse_args()
 
@@ -275,13 +277,13 @@ def main():
     try:
         print("Preparing the replica", flush=True)
         replica.prepare()
-        told, cells = gather(replica, groups, 0 if part else WEBSOCKETS)
+        told, cells = gather(replica, groups, 0 if part and not options.websockets else WEBSOCKETS)
     except KeyboardInterrupt:
         sys.exit("Interrupted: nothing was written")
     finally:
         replica.leave()
     found = report.compose(cells, known | told, replica.settings["pgbouncer_pool_size"])
-    path = RESULTS / f"{known['date']}{'-part' if part else ''}.json"
+    path = RESULTS / f"{options.name or known['date'] + ('-part' if part else '')}.json"
     report.write(found, path)
     for target in found["targets"]:
         verdict = "reached" if target["reached"] else "MISSED"
