@@ -9,8 +9,11 @@ environment gives Django's own handler back.
 
 import asyncio
 import gc
+import inspect
+import logging
 import os
 from contextlib import closing
+from importlib.metadata import version
 
 import django
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
@@ -19,7 +22,8 @@ from django.core import asgi, signals
 from django.core.cache import caches, close_caches
 from django.core.cache.backends.base import BaseCache
 from django.core.exceptions import ImproperlyConfigured, RequestAborted
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest, get_script_prefix
+from django.core.handlers import asgi as handlers
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
 from django.http.response import HttpResponseBase
@@ -27,6 +31,8 @@ from django.urls import set_script_prefix, set_urlconf
 
 from pergola_runtime import threads
 from pergola_runtime.middleware import named_in_place
+
+logger = logging.getLogger(__name__)
 
 LISTEN_AFTER = 0.02  # seconds
 
@@ -75,7 +81,7 @@ class LeanHandler(ASGIHandler):
         except RequestAborted:
             return
         with closing(body):
-            set_script_prefix(get_script_prefix(scope))
+            set_script_prefix(handlers.get_script_prefix(scope))  # not there before Django 5
             if not self.at_rest(signals.request_started):
                 await signals.request_started.asend(sender=self.sender, scope=scope)
             request, response = self.create_request(scope, body)
@@ -166,9 +172,10 @@ class Disconnect:
 
 def consumers(application):
     """A WebSocket's calls, each in a thread for its own time: as it is, one thread serves a whole process."""
+    theirs = os.environ.get("PERGOLA_HANDLER") == "django" or too_old()
 
     async def serve(scope, receive, send):
-        if scope["type"] == "http" or os.environ.get("PERGOLA_HANDLER") == "django":
+        if scope["type"] == "http" or theirs:
             await application(scope, receive, send)
         else:
             async with RequestContext(executor=threads.Calls(threads.open_pool(), over=True)):
@@ -177,11 +184,23 @@ def consumers(application):
     return serve
 
 
+def too_old():
+    """What of an application's packages is older than what this handler was proved with."""
+    if django.VERSION < (5, 2):
+        return f"Django {django.get_version()} is older than 5.2"
+    if "executor" not in inspect.signature(ThreadSensitiveContext).parameters:
+        return f"asgiref {version('asgiref')} is older than 3.13"
+    return None
+
+
 def check(environ=os.environ):
     """Refuses what cannot work, when the application is loaded: before a release takes traffic."""
     chosen = environ.get("PERGOLA_HANDLER") or "lean"
     if chosen not in ("lean", "django"):
         raise ImproperlyConfigured(f"PERGOLA_HANDLER={chosen} is neither lean nor django: set app_handler")
+    if chosen == "lean" and (old := too_old()):
+        logger.warning("%s: Django's own handler serves", old)
+        return "django"
     if chosen == "lean":
         threads.limit(environ)
         for alias, database in settings.DATABASES.items():

@@ -52,6 +52,22 @@ def test_what_cannot_work_is_refused_when_it_is_loaded_in_one_line(environment, 
     assert said in done.stderr.splitlines()[-1]
 
 
+def test_packages_that_are_too_old_for_it_are_served_as_ever(django, monkeypatch, caplog):
+    import asgiref.sync
+    from pergola_runtime import handler
+
+    class Older(asgiref.sync.ThreadSensitiveContext):
+        def __init__(self):
+            super().__init__()
+
+    monkeypatch.setattr(handler, "ThreadSensitiveContext", Older)
+    assert handler.check({}) == "django"
+    assert "is older than 3.13: Django's own handler serves" in caplog.text
+
+    monkeypatch.undo()
+    assert handler.check({}) == "lean"
+
+
 def test_consumers_calls_have_threads_of_their_own_and_give_them_back(django, monkeypatch):
     from django.db import connection, transaction
     from pergola_runtime import threads
