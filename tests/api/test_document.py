@@ -57,7 +57,7 @@ def api(tmp_path_factory):
         "STATIC_ROOT": f"{directory}/static",
         "MEDIA_ROOT": f"{directory}/media",
         "DJANGO_SETTINGS_MODULE": "cheap_passwords",
-        "PYTHONPATH": f"{ROOT}/app:{ROOT}/tests/api",
+        "PYTHONPATH": f"{ROOT}/app:{ROOT}/runtime/src:{ROOT}/tests/api",
     }
     prepared = run(["-c", PREPARE], directory, env)
     assert prepared.returncode == 0, prepared.stderr
