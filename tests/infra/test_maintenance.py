@@ -21,13 +21,14 @@ EVIDENCE = ["nginx", "app-web@*", "app-websocket@*"]
 
 @pytest.fixture(scope="module")
 def tls(settings):
+    """Makes a context for each who asks: httpx writes into the one it is given which HTTP it offers."""
     authority = Path(settings["secrets_authority_certificate"])
-    return ssl.create_default_context(cafile=authority if authority.exists() else None)
+    return lambda: ssl.create_default_context(cafile=authority if authority.exists() else None)
 
 
 @pytest.fixture(scope="module")
 def site(settings, tls):
-    with httpx.Client(base_url=settings["site_url"], verify=tls, timeout=30) as client:
+    with httpx.Client(base_url=settings["site_url"], verify=tls(), timeout=30) as client:
         yield client
 
 
@@ -35,7 +36,7 @@ def site(settings, tls):
 def websocket(settings, tls):
     url = settings["site_url"]
     address = url.replace("https://", "wss://") + settings["app_websocket_path"] + "echo/"
-    return lambda: connect(address, ssl=tls, origin=url, open_timeout=20)
+    return lambda: connect(address, ssl=tls(), origin=url, open_timeout=20)
 
 
 def turn(servers, mode):
@@ -60,7 +61,7 @@ def closed(servers, settings, tls, site, websocket):
             yield b"x"
 
     def upload():
-        with httpx.Client(base_url=settings["site_url"], verify=tls, timeout=60) as client:
+        with httpx.Client(base_url=settings["site_url"], verify=tls(), timeout=60) as client:
             seen.upload = client.post("/", content=drip())
 
     thread = threading.Thread(target=upload)
@@ -80,7 +81,7 @@ def closed(servers, settings, tls, site, websocket):
 @pytest.mark.parametrize("http2", [False, True], ids=["HTTP/1.1", "HTTP/2"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_every_page_says_when_to_come_back(closed, settings, tls, http2, method):
-    with httpx.Client(base_url=settings["site_url"], verify=tls, http1=not http2, http2=http2) as client:
+    with httpx.Client(base_url=settings["site_url"], verify=tls(), http1=not http2, http2=http2) as client:
         answer = client.request(method, "/chat/", content=b"x=1" if method == "POST" else None)
     assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
     assert answer.status_code == 503
