@@ -11,7 +11,7 @@ WORKERS = 2
 GUNICORN = "gunicorn -w {workers} -b 127.0.0.1:{port} --backlog 4096 --timeout 120 --no-control-socket"
 DJANGO = "bench.project.asgi:application"
 # connections that live with their threads; what PgBouncer's restart waits for ends soon
-LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "16"}
+LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "8"}
 STOCK = {"PERGOLA_HANDLER": "django", "PERGOLA_CONN_MAX_AGE": "0"}
 DIRECT = {"BENCH_DATABASE": "direct"}
 
@@ -43,14 +43,16 @@ SERVICES = {
     service.name: service
     for service in (
         lean("pergola"),
+        lean("pergola-16", PERGOLA_THREADS="16"),
+        lean("pergola-prepared", BENCH_PREPARED="yes"),
         stock("stock"),
         gthread("wsgi", 8),
         gthread("wsgi-64", 64),
         Service("fastapi", f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.fast:application"),
         Service(
-            "fastapi-transaction",
+            "fastapi-autocommit",
             f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.fast:application",
-            {"BENCH_AUTOCOMMIT": "no"},
+            {"BENCH_AUTOCOMMIT": "yes"},
         ),
         Service("bare", f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.bare:application"),
         # --- the other servers, with the same application as pergola
@@ -101,6 +103,8 @@ CONTESTANTS = {
     for contestant in (
         Contestant("pergola", "pergola"),
         Contestant("pergola-def", "pergola", "def"),
+        Contestant("pergola-16", "pergola-16", endpoints=("row", "rows", "session")),
+        Contestant("pergola-prepared", "pergola-prepared", endpoints=("row", "rows", "session")),
         Contestant("pergola-asyncdb", "pergola", "asyncdb", ("row", "rows")),
         Contestant("stock", "stock"),
         Contestant("stock-def", "stock", "def"),
@@ -108,7 +112,7 @@ CONTESTANTS = {
         Contestant("wsgi-async", "wsgi"),
         Contestant("wsgi-64", "wsgi-64", "def"),
         Contestant("fastapi", "fastapi", endpoints=("hello", "row", "rows", "fanout")),
-        Contestant("fastapi-transaction", "fastapi-transaction", endpoints=("row", "rows")),
+        Contestant("fastapi-autocommit", "fastapi-autocommit", endpoints=("row", "rows")),
         Contestant("bare", "bare", endpoints=("hello",)),
         *(Contestant(name, name) for name in ("gunicorn-asgi", "uvicorn", "hypercorn", "granian", "daphne")),
         *(

@@ -85,9 +85,8 @@ TARGETS = (
     Target("pergola", "fastapi", "fanout", 64, 0.95),
     Target("pergola", "fastapi", "fanout", 200, 0.95),
     Target("pergola", "fastapi", "row", 64, 0.6),
-    Target("pergola", "fastapi-transaction", "row", 64, 0.6),
+    Target("pergola-prepared", "fastapi", "row", 64, 0.6),
     Target("pergola-asyncdb", "fastapi", "row", 64, 0.85),
-    Target("pergola-asyncdb", "fastapi-transaction", "row", 64, 0.85),
 )
 MANY = ("pergola", "row", 2000, "direct")
 

@@ -15,8 +15,8 @@ POOL = AsyncConnectionPool(
     min_size=2,
     max_size=10,  # of each worker: together as many as PgBouncer's
     timeout=60,
-    # without it each block is a transaction, three ways to PostgreSQL for one query
-    kwargs={"autocommit": os.environ.get("BENCH_AUTOCOMMIT") != "no"},
+    # without it, psycopg's default, each block is a transaction: three ways to PostgreSQL for one query
+    kwargs={"autocommit": "BENCH_AUTOCOMMIT" in os.environ},
 )
 
 

@@ -20,3 +20,5 @@ if "BENCH_CONN_MAX_AGE" in os.environ:
 if "BENCH_POOL" in os.environ:
     pool = {"min_size": 1, "max_size": int(os.environ["BENCH_POOL"]), "timeout": 30}
     default["OPTIONS"] = default.get("OPTIONS", {}) | {"pool": pool}
+if "BENCH_PREPARED" in os.environ:
+    default["OPTIONS"] = default.get("OPTIONS", {}) | {"server_side_binding": True, "prepare_threshold": 5}

@@ -15,12 +15,25 @@ import weakref
 from contextlib import asynccontextmanager
 
 from django.db import connections
-from psycopg import OperationalError
+from psycopg import AsyncCursor, OperationalError
+from psycopg.errors import FeatureNotSupported
 from psycopg_pool import AsyncConnectionPool
 
 from pergola_runtime import threads
 
 pools = weakref.WeakKeyDictionary()
+
+
+class Cursor(AsyncCursor):
+    """Asks again, unprepared, where a migration changed a column's type under a prepared statement."""
+
+    async def execute(self, query, params=None, *, prepare=None, binary=None):
+        try:
+            return await super().execute(query, params, prepare=prepare, binary=binary)
+        except FeatureNotSupported:
+            if prepare is False or self.connection.info.transaction_status != threads.IDLE:
+                raise
+            return await super().execute(query, params, prepare=False, binary=binary)
 
 
 @asynccontextmanager
@@ -39,12 +52,11 @@ async def connection():
 
 def make_pool():
     parameters = connections["default"].get_connection_params()
-    for name in ("cursor_factory", "context"):  # Django's own, which are not async
-        parameters.pop(name, None)
+    parameters.pop("context", None)  # Django's own, for the ORM
     # psycopg's own number, which Django turns off: PgBouncer keeps prepared statements apart (1.21 on)
     parameters["prepare_threshold"] = parameters.get("prepare_threshold") or 5
     return AsyncConnectionPool(
-        kwargs=parameters | {"autocommit": True},
+        kwargs=parameters | {"autocommit": True, "cursor_factory": Cursor},
         min_size=0,
         max_size=threads.limit(),
         # PgBouncer, told to stop, waits until its clients have gone

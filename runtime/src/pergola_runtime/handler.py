@@ -34,7 +34,8 @@ from pergola_runtime.middleware import named_in_place
 
 logger = logging.getLogger(__name__)
 
-LISTEN_AFTER = 0.02  # seconds
+# seconds; to listen costs as much as a short answer, and what is nearly answered needs no cancelling
+LISTEN_AFTER = 0.2
 
 # Django's own receivers at both ends of a request. They look at the connections of the thread they run in;
 # threads.py does their work in the thread that has some.

@@ -7,9 +7,11 @@ stays as it is.
 """
 
 import contextlib
+from functools import partial
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.contrib import auth
 from django.utils.module_loading import import_string
 
 LARGE = 65536  # bytes; what takes longer to compute with than to send to a thread
@@ -60,6 +62,32 @@ class Session(InPlace):
         return session is not None and (session.modified or settings.SESSION_SAVE_EVERY_REQUEST)
 
 
+class Authentication(InPlace):
+    """`request.user` is a promise. `request.auser()` is one way to the thread, not one for each query."""
+
+    def __init__(self, get_response):
+        super().__init__(get_response)
+        from django.contrib.auth.backends import BaseBackend, ModelBackend  # wants its model
+
+        known = {BaseBackend.aget_user, ModelBackend.aget_user}
+        asked = {getattr(import_string(path), "aget_user", None) for path in settings.AUTHENTICATION_BACKENDS}
+        self.at_once = settings.SESSION_ENGINE.startswith(SESSIONS) and asked <= known
+
+    def process_request(self, request):
+        super().process_request(request)
+        if self.at_once:
+            request.auser = partial(auser, request)
+
+
+async def auser(request):
+    if not hasattr(request, "_acached_user"):
+        session = request.session
+        asks = session.session_key is not None and not hasattr(session, "_session_cache")
+        get_user = sync_to_async(auth.get_user) if asks else auth.aget_user
+        request._acached_user = await get_user(request)
+    return request._acached_user
+
+
 class Message(InPlace):
     def blocks(self, request, response):
         messages = getattr(request, "_messages", None)
@@ -70,7 +98,7 @@ class Message(InPlace):
 
 # what is not here goes to the thread, as everywhere: Django's own that ask the database or the cache
 IN_PLACE = {
-    "django.contrib.auth.middleware.AuthenticationMiddleware": InPlace,  # `request.user` is but a promise
+    "django.contrib.auth.middleware.AuthenticationMiddleware": Authentication,
     "django.contrib.messages.middleware.MessageMiddleware": Message,
     "django.contrib.sessions.middleware.SessionMiddleware": Session,
     "django.middleware.clickjacking.XFrameOptionsMiddleware": InPlace,

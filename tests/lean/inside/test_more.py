@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from asgiref.sync import sync_to_async
 
@@ -162,6 +163,31 @@ def test_the_async_pool_does_not_use_what_the_server_closed(asyncdb):
         await ask()
 
     asyncio.run(go())
+
+
+def test_the_async_pool_goes_on_where_a_column_gets_another_type(asyncdb, server):
+    """What is prepared, PostgreSQL refuses from then on, over every connection that PgBouncer keeps."""
+    server.execute("CREATE TABLE widened AS SELECT 1 AS id, 'x'::varchar(5) AS name")
+    try:
+
+        async def ask(database):
+            cursor = await database.execute("SELECT name FROM widened WHERE id = %s", [1])
+            return (await cursor.fetchone())[0]
+
+        async def go():
+            async with asyncdb.connection() as database:
+                for _ in range(10):
+                    assert await ask(database) == "x"
+                server.execute("ALTER TABLE widened ALTER name TYPE varchar(9)")
+                with pytest.raises(psycopg.errors.FeatureNotSupported):
+                    async with database.transaction():
+                        await ask(database)
+                for _ in range(3):
+                    assert await ask(database) == "x"
+
+        asyncio.run(go())
+    finally:
+        server.execute("DROP TABLE widened")
 
 
 def test_connections_are_kept_where_the_environment_says_so_and_the_project_does_not(django, monkeypatch):

@@ -95,6 +95,52 @@ def respond(value):
     return HttpResponse(str(value))
 
 
+@pytest.mark.parametrize(
+    ("backend", "ways"),
+    [("django.contrib.auth.backends.ModelBackend", 1), ("leansite.OwnBackend", 2)],
+)
+def test_who_is_logged_in_is_one_way_to_the_thread_unless_the_backend_has_its_own(
+    serve, pool, monkeypatch, backend, ways
+):
+    import leansite
+    from django.conf import settings
+    from django.contrib import auth
+    from django.contrib.auth.backends import ModelBackend
+    from django.contrib.auth.models import User
+    from django.contrib.sessions.backends.db import SessionStore
+    from pergola_runtime import threads
+
+    class OwnBackend(ModelBackend):
+        async def aget_user(self, user_id):
+            return await super().aget_user(user_id)
+
+    monkeypatch.setattr(leansite, "OwnBackend", OwnBackend, raising=False)
+    user, _ = User.objects.get_or_create(username="one way")
+    session = SessionStore()
+    session[auth.SESSION_KEY] = str(user.pk)
+    session[auth.BACKEND_SESSION_KEY] = backend
+    session[auth.HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.create()
+    counted, submit = [], threads.Calls.submit
+    monkeypatch.setattr(
+        threads.Calls, "submit", lambda calls, *given: counted.append(1) or submit(calls, *given)
+    )
+
+    async def view(request):
+        user, again = await request.auser(), await request.auser()
+        assert user is again
+        return respond(user.get_username())
+
+    monkeypatch.setattr(settings, "AUTHENTICATION_BACKENDS", [backend])
+    ask = serve(view, middleware=leansite.DEFAULT_MIDDLEWARE)
+    cookie = [(b"cookie", f"sessionid={session.session_key}".encode())]
+    assert text(asyncio.run(ask(headers=cookie))) == ["one way"]
+    assert len(counted) == ways
+    counted.clear()
+    assert text(asyncio.run(ask())) == [""]
+    assert not counted
+
+
 def test_a_request_without_synchronous_code_takes_no_thread(serve, pool):
     from leansite import DEFAULT_MIDDLEWARE
 

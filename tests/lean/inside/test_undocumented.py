@@ -71,6 +71,21 @@ def test_session_and_messages_say_whether_they_would_be_stored(django):
     assert (CookieStorage(None).used, CookieStorage(None).added_new) == (False, False)
 
 
+def test_a_request_remembers_its_user_and_a_session_what_it_loaded(django):
+    from django.contrib import auth
+    from django.contrib.auth import middleware
+    from django.contrib.sessions.backends.base import SessionBase
+
+    source = inspect.getsource(middleware.auser)
+    assert 'hasattr(request, "_acached_user")' in source
+    assert "await auth.aget_user(request)" in source
+    assert "partial(auser, request)" in inspect.getsource(middleware.AuthenticationMiddleware)
+    assert "self._session_cache" in inspect.getsource(SessionBase._aget_session)
+    # nobody is asked where nobody can be logged in
+    assert "self.session_key is None" in inspect.getsource(SessionBase._aget_session)
+    assert inspect.iscoroutinefunction(auth.aget_user)
+
+
 def test_a_subclass_of_a_projects_own_is_left_as_it_is(django):
     from pergola_runtime import middleware
 
