@@ -46,7 +46,7 @@ DEFAULT = (
         ),
     ),
     Group("rows", 64, (*FOUR, "pergola-16", "pergola-prepared", "pergola-asyncdb")),
-    Group("session", 64, THREE),
+    Group("session", 64, (*THREE, "pergola-16", "pergola-prepared")),
     Group("fanout", 200, (*FOUR, "wsgi-64")),
     Group("row", 2000, ("pergola", "stock", *DATABASES)),
     Group("hello", 64, SERVERS),
