@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 from faults.releases import BIN, ROOT, deploy, deploy_checkout
-from faults.replica import well
+from faults.replica import wait_until, well
 
 pytestmark = [pytest.mark.full, pytest.mark.disruptive, pytest.mark.usefixtures("left_well")]
 
@@ -44,20 +44,33 @@ def test_a_migration_that_holds_up_requests_waits_until_somebody_insists(replica
     before, source = replica.look(), make_source("a migration to insist on")
     index = 'models.Index(fields=["at"], name="faults_at")'
     source.migration("0002_index", f'migrations.AddIndex("visit", {index})')
-    applied = "SELECT count(*) FROM django_migrations WHERE name = '0002_index'"
-    count = f'runuser -u postgres -- psql -At -d {replica.settings["database_name"]} -c "{applied}"'
+
+    def ask(question):
+        database = replica.settings["database_name"]
+        return replica.run(f'runuser -u postgres -- psql -At -d {database} -c "{question}"')
+
+    def applied():
+        return ask("SELECT count(*) FROM django_migrations WHERE name = '0002_index'")
+
+    def connections(before):
+        """Of the application, opened before that moment: what was prepared over them may fail by now."""
+        mine = f"usename = '{replica.settings['database_user']}' AND backend_start < '{before}'"
+        return ask("SELECT count(*) FROM pg_stat_activity WHERE " + mine)  # noqa: S608  our own values
 
     refused = deploy(replica, source, "-e", "deploy_big_table_mb=0").wait()
     assert refused.process.returncode != 0, refused.text
     assert "building an index without CONCURRENTLY holds up requests" in refused.said, refused.text
     assert "AddIndexConcurrently" in refused.said, refused.text
-    assert replica.run(count) == "0"
+    assert applied() == "0"
     assert replica.look()["live"] == before["live"]
 
     insisting = ("-e", "deploy_big_table_mb=0", "-e", "deploy_allow_unsafe_migrations=true")
+    began = ask("SELECT now()")
+    assert connections(began) != "0"
     try:
         deploy(replica, source, *insisting).works()
-        assert replica.run(count) == "1"
+        assert applied() == "1"
+        wait_until(lambda: connections(began) == "0", "PgBouncer opens new connections behind a migration")
         assert replica.served() == source.name
     finally:
         # no later rollback goes to a release that wants this migration
