@@ -90,6 +90,15 @@ def test_a_machine_is_as_its_inventory_says_and_has_no_folder_of_the_host(checko
     assert [option[2:] for option in options] == [["--memory", str(memory)], ["--cpus", cpus]]
 
 
+def test_room_and_the_provider_are_looked_at_once_before_a_machine_is_made(checkout):
+    first, second = checkout.machines("web0:libvirt", "web1:libvirt", ENV=checkout.several())
+    assert [command for command, _ in first["before"]] == ["up", "provision"]
+    assert all(line.endswith(" ENV=cluster doctor ARGS=--room=libvirt") for _, line in first["before"])
+    assert second["before"] == []
+    [inside] = checkout.machines("app:libvirt", PERGOLA_ANSIBLE="guest")
+    assert inside["before"] == []
+
+
 def test_where_the_provider_has_no_networks_ports_are_forwarded(checkout):
     [machine] = checkout.machines("app:qemu", ENV="vagrant_ports")
     assert addresses(machine) == []
