@@ -5,61 +5,6 @@ Real servers begin so. The machine stands in for one: its inventory here names a
 
 import subprocess
 
-import pytest
-import yaml
-from machines.environment import Environment
-
-GROUPS = ("server", "edge", "web", "worker", "database", "redis")
-
-
-class Server(Environment):
-    """One fresh machine, under an inventory of servers."""
-
-    def __init__(self, machine, folder):
-        super().__init__(folder / "states", inventory=folder / "server")
-        self.machine = machine
-        self.address = machine.record["addresses"]["app"]
-        self.key = machine.state / "ssh/id_ed25519"
-        self.secrets = self.inventory / "secrets/secrets.yml"
-        self.vault = folder / "vault-password"
-        self.vault.write_text("correct horse battery staple\n")
-        (self.inventory / "group_vars").mkdir(parents=True)
-        hosts = {name: {"hosts": {"one": {}}} for name in GROUPS}
-        hosts["server"]["hosts"]["one"] = {"ansible_host": self.address}
-        (self.inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
-
-    def variables(self):
-        return super().variables() | {"ANSIBLE_VAULT_PASSWORD_FILE": str(self.vault)}
-
-    def settings(self, **settings):
-        settings = {
-            "site_domain": "app.example.org",
-            "ansible_ssh_private_key_file": str(self.key),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.machine.state}/known_hosts",
-        } | settings
-        (self.inventory / "group_vars/server.yml").write_text(yaml.safe_dump(settings))
-
-    def answers(self, user, *command):
-        reach = ["-o", "BatchMode=yes", "-o", "ControlPath=none", "-i", self.key]
-        reach += ["-o", f"UserKnownHostsFile={self.machine.state}/known_hosts"]
-        return subprocess.run(
-            ["ssh", *reach, f"{user}@{self.address}", *(command or ["true"])],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-@pytest.fixture(scope="module")
-def server(host_of_machines, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("first")
-    machine = Environment(folder / "machine")
-    try:
-        machine.works("up", "-e", "machines_memory=512M")
-        yield Server(machine, folder)
-    finally:
-        machine.works("down")
-
 
 def test_a_key_that_nobody_here_has_leaves_the_old_door_open(server, tmp_path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "lost"], check=True)
