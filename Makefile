@@ -180,7 +180,7 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-your-app: .venv/ready ## two applications from PyPI, deployed by variables alone
 	@$(BIN)/pytest tests/your_app $(ARGS)
 
-test-vagrant: .venv/ready ## vagrant up, for real, in LXC
+test-vagrant: .venv/ready ## vagrant up, for real, in LXC; PROVIDER=libvirt: in an emulated machine
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
 # on the machine of the other tests, after them; as much of it as fits
