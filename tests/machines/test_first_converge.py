@@ -6,6 +6,20 @@ Real servers begin so. The machine stands in for one: its inventory here names a
 import subprocess
 
 
+def test_another_release_of_debian_is_refused_before_anything_is_changed(server):
+    """A server's, or a box's of Vagrant."""
+    server.settings(site_operator_keys=[f"{server.key}.pub"])
+    files = "/usr/lib/os-release /etc/debian_version"
+    older = f"tar -cf /root/release.tar {files} && sed -i 's/13/12/; s/trixie/bookworm/' {files}"
+    assert server.answers("root", older).returncode == 0
+    try:
+        said = server.refuses("site")
+    finally:
+        assert server.answers("root", "tar -C / -xf /root/release.tar").returncode == 0
+    assert said.startswith("one runs Debian 12")
+    assert said.endswith("install Debian 13 (trixie) there or name another host")
+
+
 def test_a_key_that_nobody_here_has_leaves_the_old_door_open(server, tmp_path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "lost"], check=True)
     server.settings(site_operator_keys=[str(tmp_path / "lost.pub")])
