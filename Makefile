@@ -51,7 +51,7 @@ down: environment ## remove those machines and their data
 	@$(PLAYBOOK) infra/ansible/down.yml $(BECOME) $(ARGS)
 
 ##@ Servers
-.PHONY: converge provision deploy rollback releases maintenance-on maintenance-off verify new-env new-app
+.PHONY: converge provision deploy rollback releases maintenance-on maintenance-off verify new-env new-app cloud-init
 converge: environment ## build the servers of ENV; again, it changes nothing
 	@$(PLAYBOOK) infra/ansible/site.yml $(ARGS)
 
@@ -82,6 +82,9 @@ new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOM
 # SOURCE as it is; answers that are given as APP_... reach the program by the environment
 new-app: .venv/ready ## the inventory of a replica with your application: NAME=shop SOURCE=../shop
 	@$(BIN)/python infra/ansible/new_app.py '$(NAME)' '$(SOURCE)'
+
+cloud-init: environment ## print the user data of a fresh server of ENV, so that converge can log in to it
+	@$(BIN)/python infra/ansible/cloud_init.py $(ENV)
 
 ##@ Look inside
 .PHONY: url ca trust demo ssh logs status manage seed-data psql
@@ -177,7 +180,7 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-your-app: .venv/ready ## two applications from PyPI, deployed by variables alone
 	@$(BIN)/pytest tests/your_app $(ARGS)
 
-test-vagrant: .venv/ready ## vagrant up, for real, in LXC
+test-vagrant: .venv/ready ## vagrant up, for real, in LXC; PROVIDER=libvirt: in an emulated machine
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
 # on the machine of the other tests, after them; as much of it as fits

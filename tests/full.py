@@ -32,6 +32,7 @@ PARTS = [
     ("test-machines", {}),
     ("test-your-app", {}),
     ("test-vagrant", {"FULL": "1"}),
+    ("test-vagrant", {"PROVIDER": "libvirt"}),
     ("test-fresh", {}),
     ("test-fresh", {"RELEASES": "trixie"}),
 ]

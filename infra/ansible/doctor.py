@@ -1,8 +1,9 @@
-"""Say what this machine can run, and what each thing that it cannot wants: doctor.py ENV [--room]
+"""Say what this machine can run, and what each thing that it cannot wants: doctor.py ENV [--room=PROVIDER]
 
 A line each: what, ok or no, and what was seen or the fix. ENV is what `make up` and `vagrant up` would make;
 where it is local, Vagrant's is called vagrant. Leaves with 0 where one of the ways is open. With --room, it
-says only what this machine lacks to carry the Vagrant machines that are not made yet. Changes nothing.
+says only what this machine lacks to carry the Vagrant machines that are not made yet, and whether their
+provider lets us in. Changes nothing.
 """
 
 import ipaddress
@@ -32,10 +33,10 @@ HYPERVISORS = re.compile(r"vboxnet|virbr|vmnet|vnic|pergola-vagrant")
 
 
 class Provider:
-    """One of Vagrant's: where it runs, a command that tries it, its plugin, how to get it."""
+    """One of Vagrant's: where it runs, a command that tries it, its plugin, how to get it, and into it."""
 
-    def __init__(self, systems, command, plugin, get):
-        self.systems, self.command, self.plugin, self.get = systems, command, plugin, get
+    def __init__(self, systems, command, plugin, get, mend="start it, or install it anew"):
+        self.systems, self.command, self.plugin, self.get, self.mend = systems, command, plugin, get, mend
 
 
 PROVIDERS = {
@@ -44,6 +45,7 @@ PROVIDERS = {
         ["virsh", "--connect", "qemu:///system", "version"],
         "vagrant-libvirt",
         "on Debian apt-get install vagrant-libvirt libvirt-daemon-system, and adduser $USER libvirt",
+        "sudo systemctl start libvirtd; if that runs, sudo adduser $USER libvirt, and log in anew",
     ),
     "virtualbox": Provider(
         ["Linux", "Darwin", "Windows"], ["VBoxManage", "list", "hostinfo"], "", "https://www.virtualbox.org"
@@ -174,16 +176,28 @@ def provider(name, plugins):
         return f"runs on {', '.join(one.systems).replace('Darwin', 'macOS')}", False
     if not shutil.which(one.command[0]):
         return f"{one.command[0]} is missing: {one.get}", False
-    if said(*one.command) is None:
-        return (
-            f"`{' '.join(one.command)}` fails and says why: often a service to start, a group to join",
-            False,
-        )
+    if reason := refusal(name):
+        return reason, False
     if one.plugin and one.plugin not in plugins:
         return f"the plugin is missing: vagrant plugin install {one.plugin}", False
     if name == "libvirt" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "without /dev/kvm, so some 20 times slower: enable virtualisation, and adduser $USER kvm", True
     return "ready", True
+
+
+def refusal(name):
+    """What the provider's command says where it fails: a service that does not run, a group to join."""
+    one = PROVIDERS[name]
+    if not shutil.which(one.command[0]):
+        return ""  # Vagrant may know better where its provider is
+    try:
+        done = subprocess.run(one.command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+        if done.returncode == 0:
+            return ""
+        reason = (done.stderr.strip().splitlines() or ["it does not say why"])[-1]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        reason = error
+    return f"`{' '.join(one.command)}` fails ({reason}): {one.mend}"
 
 
 def show(what, found):
@@ -227,9 +241,11 @@ def main():
     local = settings.load(env)[1]
     virtual = local if env != "local" else settings.load("vagrant")[1]
     home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
-    if options == ["--room"]:
+    if options:
         wanted = not_made(virtual)
         wrong = [text for text, well in (memory(wanted), disk(wanted, home)) if not well]
+        if reason := refusal(options[0].removeprefix("--room=")):
+            wrong.insert(0, reason)
         sys.exit("\n".join([*wrong, *collisions(wanted)]) or 0)
 
     well = [show("system", system()), show("programs", programs()), show("memory", memory(local))]

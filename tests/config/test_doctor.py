@@ -117,8 +117,10 @@ def test_a_provider_wants_its_program_its_service_and_its_plugin(doctor, program
     monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
     plugins = ["vagrant-libvirt", "(0.11.2,", "system)"]
     assert doctor.provider("libvirt", plugins)[0].startswith("virsh is missing: on Debian apt-get install")
-    programs("virsh", "exit 1")
-    assert doctor.provider("libvirt", plugins)[0].startswith("`virsh --connect qemu:///system version` fails")
+    programs("virsh", "echo Denied >&2; exit 1")
+    assert doctor.provider("libvirt", plugins)[0].startswith(
+        "`virsh --connect qemu:///system version` fails (Denied): sudo systemctl start libvirtd; if that"
+    )
     programs("virsh", "exit 0")
     assert (
         doctor.provider("libvirt", [])[0] == "the plugin is missing: vagrant plugin install vagrant-libvirt"
@@ -131,7 +133,7 @@ def test_a_provider_wants_its_program_its_service_and_its_plugin(doctor, program
 
 def test_asked_for_room_it_says_only_what_is_wrong(tmp_path, monkeypatch):
     monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path))
-    done = ask("vagrant", "--room")
+    done = ask("vagrant", "--room=lxc")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -162,7 +164,14 @@ def test_a_port_or_a_network_that_is_taken_is_named(doctor, programs):
 
 def test_a_machine_that_is_too_small_is_said_before_vagrant_makes_one(doctor, tmp_path, monkeypatch):
     monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path))
-    monkeypatch.setattr(doctor.sys, "argv", ["doctor.py", "vagrant", "--room"])
+    monkeypatch.setattr(doctor.sys, "argv", ["doctor.py", "vagrant", "--room=virtualbox"])
     doctor.machines.DISK_PER_MACHINE = 1 << 60
     with pytest.raises(SystemExit, match=r"GiB free at .*: free some$"):
+        doctor.main()
+
+
+def test_a_provider_that_lets_nobody_in_is_said_before_vagrant_makes_a_machine(doctor, programs, monkeypatch):
+    programs("virsh", "echo error: Permission denied >&2; exit 1")
+    monkeypatch.setattr(doctor.sys, "argv", ["doctor.py", "vagrant", "--room=libvirt"])
+    with pytest.raises(SystemExit, match=r"^`virsh .*` fails \(error: Permission denied\): sudo systemctl"):
         doctor.main()

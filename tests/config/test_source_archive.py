@@ -67,6 +67,12 @@ def test_files_that_git_would_track_are_taken_and_those_it_ignores_are_not(check
     assert names(pack(checkout, "app", dest=tmp_path)["archive"]) == ["app/manage.py", "app/new.py"]
 
 
+def test_a_machine_without_git_takes_what_a_directory_without_git_gives(source, tmp_path, monkeypatch):
+    with_git = pack(source, "app", dest=tmp_path / "one.tar.gz")["archive"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert names(pack(source, "app", dest=tmp_path / "two.tar.gz")["archive"]) == names(with_git)
+
+
 def test_a_directory_without_git_is_taken_but_for_hidden_files(source, tmp_path):
     (source / "app/.hidden").write_text("")
     packed = names(pack(source, "app", dest=tmp_path)["archive"])

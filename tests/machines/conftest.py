@@ -3,7 +3,7 @@ import os
 import subprocess
 
 import pytest
-from machines.environment import Environment
+from machines.environment import Environment, Server
 
 
 @functools.cache
@@ -30,6 +30,17 @@ def standing(host_of_machines, tmp_path_factory):
         yield made
     finally:
         made.works("down")
+
+
+@pytest.fixture(scope="module")
+def server(host_of_machines, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    machine = Environment(folder / "machine")
+    try:
+        machine.works("up", "-e", "machines_memory=512M")
+        yield Server(machine, folder)
+    finally:
+        machine.works("down")
 
 
 @pytest.fixture

@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 ANSIBLE = ROOT / "infra/ansible"
 STATES = Path(os.environ.get("PERGOLA_STATE") or ROOT / ".pergola").absolute()
 IMAGES = Path(os.environ.get("PERGOLA_IMAGES") or STATES / "images").absolute()
+GROUPS = ("server", "edge", "web", "worker", "database", "redis")
 
 
 class Environment:
@@ -90,6 +93,46 @@ class Environment:
                 if re.search(r"^NSpid:\t\d+\t1$", status, re.MULTILINE) and "State:\tZ" not in status:
                     return pid
         return None
+
+
+class Server(Environment):
+    """One fresh machine that answers as root, under an inventory of servers."""
+
+    def __init__(self, machine, folder):
+        super().__init__(folder / "states", inventory=folder / "server")
+        self.machine = machine
+        self.address = machine.record["addresses"]["app"]
+        self.key = machine.state / "ssh/id_ed25519"
+        self.secrets = self.inventory / "secrets/secrets.yml"
+        self.vault = folder / "vault-password"
+        self.vault.write_text("correct horse battery staple\n")
+        (self.inventory / "group_vars").mkdir(parents=True)
+        hosts = {name: {"hosts": {"one": {}}} for name in GROUPS}
+        hosts["server"]["hosts"]["one"] = {"ansible_host": self.address}
+        (self.inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
+
+    def variables(self):
+        return super().variables() | {"ANSIBLE_VAULT_PASSWORD_FILE": str(self.vault)}
+
+    def settings(self, **settings):
+        settings = {
+            "site_domain": "app.example.org",
+            "ansible_ssh_private_key_file": str(self.key),
+            "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.machine.state}/known_hosts",
+        } | settings
+        (self.inventory / "group_vars/server.yml").write_text(yaml.safe_dump(settings))
+
+    def reach(self):
+        options = ["-o", "BatchMode=yes", "-o", "ControlPath=none", "-i", self.key]
+        return [*options, "-o", f"UserKnownHostsFile={self.machine.state}/known_hosts"]
+
+    def answers(self, user, *command):
+        return subprocess.run(
+            ["ssh", *self.reach(), f"{user}@{self.address}", *(command or ["true"])],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 def listing(*command):

@@ -5,60 +5,19 @@ Real servers begin so. The machine stands in for one: its inventory here names a
 
 import subprocess
 
-import pytest
-import yaml
-from machines.environment import Environment
 
-GROUPS = ("server", "edge", "web", "worker", "database", "redis")
-
-
-class Server(Environment):
-    """One fresh machine, under an inventory of servers."""
-
-    def __init__(self, machine, folder):
-        super().__init__(folder / "states", inventory=folder / "server")
-        self.machine = machine
-        self.address = machine.record["addresses"]["app"]
-        self.key = machine.state / "ssh/id_ed25519"
-        self.secrets = self.inventory / "secrets/secrets.yml"
-        self.vault = folder / "vault-password"
-        self.vault.write_text("correct horse battery staple\n")
-        (self.inventory / "group_vars").mkdir(parents=True)
-        hosts = {name: {"hosts": {"one": {}}} for name in GROUPS}
-        hosts["server"]["hosts"]["one"] = {"ansible_host": self.address}
-        (self.inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
-
-    def variables(self):
-        return super().variables() | {"ANSIBLE_VAULT_PASSWORD_FILE": str(self.vault)}
-
-    def settings(self, **settings):
-        settings = {
-            "site_domain": "app.example.org",
-            "ansible_ssh_private_key_file": str(self.key),
-            "ansible_ssh_common_args": f"-o UserKnownHostsFile={self.machine.state}/known_hosts",
-        } | settings
-        (self.inventory / "group_vars/server.yml").write_text(yaml.safe_dump(settings))
-
-    def answers(self, user, *command):
-        reach = ["-o", "BatchMode=yes", "-o", "ControlPath=none", "-i", self.key]
-        reach += ["-o", f"UserKnownHostsFile={self.machine.state}/known_hosts"]
-        return subprocess.run(
-            ["ssh", *reach, f"{user}@{self.address}", *(command or ["true"])],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-@pytest.fixture(scope="module")
-def server(host_of_machines, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("first")
-    machine = Environment(folder / "machine")
+def test_another_release_of_debian_is_refused_before_anything_is_changed(server):
+    """A server's, or a box's of Vagrant."""
+    server.settings(site_operator_keys=[f"{server.key}.pub"])
+    files = "/usr/lib/os-release /etc/debian_version"
+    older = f"tar -cf /root/release.tar {files} && sed -i 's/13/12/; s/trixie/bookworm/' {files}"
+    assert server.answers("root", older).returncode == 0
     try:
-        machine.works("up", "-e", "machines_memory=512M")
-        yield Server(machine, folder)
+        said = server.refuses("site")
     finally:
-        machine.works("down")
+        assert server.answers("root", "tar -C / -xf /root/release.tar").returncode == 0
+    assert said.startswith("one runs Debian 12")
+    assert said.endswith("install Debian 13 (trixie) there or name another host")
 
 
 def test_a_key_that_nobody_here_has_leaves_the_old_door_open(server, tmp_path):

@@ -3,9 +3,21 @@ import platform
 
 import pytest
 from machines.conftest import why_no_machines
-from vagrant.lab import Lab, machines
+from vagrant.lab import OWN, PROVIDER, Lab, machines
 
 lab_of_session = Lab()
+
+
+def pytest_configure(config):
+    if PROVIDER not in OWN:
+        raise pytest.UsageError(f"PROVIDER={PROVIDER}: vagrant up is run in {' or '.join(OWN)} alone")
+    capture = config.pluginmanager.getplugin("capturemanager")
+
+    def tell(line):
+        with capture.global_and_fixture_disabled():
+            print(f"\n{line}", end="", flush=True)
+
+    lab_of_session.tell = tell
 
 
 def why_no_vagrant():

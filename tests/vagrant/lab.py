@@ -1,9 +1,10 @@
-"""A place where `vagrant up` runs in LXC and leaves nothing behind.
+"""A place where `vagrant up` runs, in LXC or in an emulated machine, and leaves nothing behind.
 
-Vagrant and the container live in mount, network and process namespaces of their own, under one process: when
-that one ends, and it ends with the tests however they end, all of it is gone. On the host it has what a local
-environment has, a free network with a bridge and a firewall table, made and removed by the same code. So a
-person's machines and other test runs may be there at the same time, even with the same addresses.
+Vagrant, libvirt and the machine live in mount, network and process namespaces of their own, under one
+process: when that one ends, and it ends with the tests however they end, all of it is gone. On the host it
+has what a local environment has, a free network with a bridge and a firewall table, made and removed by the
+same code. So a person's machines and other test runs may be there at the same time, even with the same
+addresses.
 """
 
 import contextlib
@@ -24,27 +25,38 @@ from vagrant import boxes
 
 STATE = STATES / "vagrant"  # (!) no space in it: vagrant-lxc hands its box's path to a shell unquoted
 INVENTORY = ANSIBLE / "inventory/vagrant"
+PROVIDER = os.environ.get("PROVIDER") or "lxc"
 PACKAGES = ["bridge-utils", "curl", "lxc", "make", "sudo", "vagrant", "vagrant-libvirt", "vagrant-lxc"]
+SERVICES = {"lxc": ["lxc", "lxc-net"]}
+if PROVIDER == "libvirt":
+    PACKAGES += ["dnsmasq-base", "e2fsprogs", "iptables", "libvirt-clients", "libvirt-daemon-system"]
+    PACKAGES += ["qemu-system-x86", "qemu-utils"]
+    SERVICES["libvirt-daemon-system"] = [
+        *("libvirt-guests", "libvirtd", "libvirtd.socket", "libvirtd-admin.socket", "libvirtd-ro.socket"),
+        *("virtlockd.socket", "virtlogd.socket"),
+    ]
 MACHINES = ANSIBLE / "roles/machines"
 machines = SimpleNamespace(**runpy.run_path(str(MACHINES / "files/machines.py")))
+
+PATIENCE = 1 if PROVIDER == "lxc" else 12  # an emulated machine computes some 20 times slower
+VIRSH = ["virsh", "--connect", "qemu:///system"]
 
 # The way out; the Vagrantfile's fixed network is elsewhere.
 UPLINKS = "198.18.0.0/15"
 
 # Run by the first process of the namespaces. Its number as the host counts is read before /proc is its own;
-# /sys is mounted anew to show the own network's links, and the control groups move along.
+# /sys is mounted anew to show the own network's links.
 BEGIN = """set -e
 read -r pid _ < /proc/self/stat
 mount -t proc proc /proc
-mkdir -p "$STATE/sys" "$STATE/lxc" "$STATE/log"
+mkdir -p "$STATE/sys" "$STATE/log"
 mount -t sysfs sysfs "$STATE/sys"
-mount --move /sys/fs/cgroup "$STATE/sys/fs/cgroup"
+%s
 mount --move "$STATE/sys" /sys
-mount --bind "$STATE/lxc" /var/lib/lxc
 mount --bind "$STATE/log" /var/log
 resolv=$(readlink -m /etc/resolv.conf)
 mount -t tmpfs tmpfs /run
-mkdir -p "${resolv%/*}" /run/tmp
+mkdir -p "${resolv%%/*}" /run/tmp
 [ -e "$resolv" ] || : > "$resolv"
 mount --bind "$STATE/resolv.conf" "$resolv"
 ip link set lo up
@@ -54,24 +66,59 @@ echo "$pid"
 sleep infinity &
 wait
 """
+OWN = {
+    "lxc": """mkdir "$STATE/lxc"
+mount --bind "$STATE/lxc" /var/lib/lxc
+mount --move /sys/fs/cgroup "$STATE/sys/fs/cgroup"
+""",
+    # libvirt that sees no control groups makes none, which would outlive it. Where root alone may open
+    # /dev/kvm, it would ask QEMU anew what it can each time that it defines a machine, for 48 s.
+    "libvirt": """for place in /etc/libvirt /var/cache/libvirt /var/lib/libvirt; do
+    mkdir -p "$STATE/libvirt$place"
+    mount --bind "$STATE/libvirt$place" "$place"
+done
+mkdir /var/lib/libvirt/boot "$STATE/log/libvirt"
+cat "$SETTINGS" - > "$STATE/settings.yml" << END
+# an emulated machine takes a minute to import what a release is made of, and longer the more processes do
+app_web_workers: 2
+deploy_ready_seconds: 600
+END
+mount --bind "$STATE/settings.yml" "$SETTINGS"
+umount --lazy --recursive /sys/fs/cgroup
+if [ -e /dev/kvm ]; then
+    cp -a /dev/kvm "$STATE/kvm"
+    chmod a+rw "$STATE/kvm"
+    mount --bind "$STATE/kvm" /dev/kvm
+fi
+""",
+}
 
 
 class Lab:
     def __init__(self):
         self.timings = []
         self.process = None
+        self.tell = print
 
     def begin(self):
         self.clear()
         (STATE / "network").mkdir(parents=True)
         packages = yaml.safe_load((MACHINES / "defaults/main.yml").read_text())["machines_packages"]
+        images = IMAGES
+        if PROVIDER == "libvirt":
+            images, packages = STATE / "images", packages + boxes.KERNEL
         with self.timed("base image, once"):
-            machines.image(IMAGES, "", packages)
+            machines.image(images, "", packages)
         machines.network(STATE / "network", UPLINKS, ["app"])
         self.open_namespaces()
         with self.timed("box"):
-            self.build_box()
-            self.works("vagrant", "box", "add", "--name", "pergola", STATE / "made.box", seconds=60)
+            self.build_box(images)
+            self.works("vagrant", "box", "add", "--name", "pergola", STATE / "made.box")
+        if PROVIDER == "libvirt":
+            with self.timed("libvirt"):
+                self.works("virtlogd", "--daemon")
+                self.works("libvirtd", "--daemon")
+                wait_until(lambda: self.run(*VIRSH, "version").returncode == 0, 60, "libvirt answers")
 
     def install(self):
         """As far as it is missing: a person's own Vagrant and its services stay as they are."""
@@ -81,8 +128,9 @@ class Lab:
         if not lacking:
             return
         machines.install(lacking)
-        if "lxc" in lacking and Path("/run/systemd/system").exists():
-            subprocess.run(["systemctl", "disable", "--quiet", "--now", "lxc", "lxc-net"], check=True)
+        services = [service for package in lacking for service in SERVICES.get(package, [])]
+        if services and Path("/run/systemd/system").exists():
+            subprocess.run(["systemctl", "disable", "--quiet", "--now", *services], check=True)
 
     @property
     def record(self):
@@ -97,9 +145,9 @@ class Lab:
         self.process = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--net", "--pid", "--ipc"),
-                *("--fork", "--kill-child", "sh", "-c", BEGIN),
+                *("--fork", "--kill-child", "sh", "-c", BEGIN % OWN[PROVIDER]),
             ],
-            env=os.environ | {"STATE": str(STATE)},
+            env=os.environ | {"STATE": str(STATE), "SETTINGS": str(INVENTORY / "group_vars/vagrant.yml")},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
@@ -118,14 +166,20 @@ class Lab:
     def name(self):
         return f"{self.bridge}-app"
 
-    def build_box(self):
-        address, network = self.record["addresses"]["app"], self.record["network"]
-        way = f"Address={address}/24\nGateway={network.replace('0/24', '1')}\n"
-        box = STATE / "box"
+    def build_box(self, images):
+        box, made = STATE / "box", STATE / "made.box"
         box.mkdir()
-        with machines.locked(IMAGES / ".lock", fcntl.LOCK_SH):
-            boxes.tree(box / "rootfs", next(IMAGES.glob("debian-13-*")), machines.name_servers(), way)
-        home = boxes.lxc(box, STATE / "made.box", self.name)
+        way = "DHCP=ipv4\n"
+        if PROVIDER == "lxc":
+            address, network = self.record["addresses"]["app"], self.record["network"]
+            way = f"Address={address}/24\nGateway={network.replace('0/24', '1')}\n"
+        with machines.locked(images / ".lock", fcntl.LOCK_SH):
+            boxes.tree(box / "rootfs", next(images.glob("debian-13-*")), machines.name_servers(), way)
+        if PROVIDER == "lxc":
+            home = boxes.lxc(box, made, self.name)
+        else:
+            place = "/var/lib/libvirt/boot"
+            home = boxes.libvirt(box, made, STATE / f"libvirt{place}", place)
         machines.remove_tree(box)
         (STATE / "home").mkdir()
         (STATE / "home/Vagrantfile").write_text(home)
@@ -138,7 +192,7 @@ class Lab:
             "TMPDIR": "/run/tmp",  # short, for the paths of sockets
             "VAGRANT_BOX_UPDATE_CHECK_DISABLE": "1",
             "VAGRANT_CHECKPOINT_DISABLE": "1",
-            "VAGRANT_DEFAULT_PROVIDER": "lxc",
+            "VAGRANT_DEFAULT_PROVIDER": PROVIDER,
             "VAGRANT_DOTFILE_PATH": str(STATE / "dotfiles"),
             "VAGRANT_HOME": str(STATE / "home"),
         }
@@ -160,7 +214,7 @@ class Lab:
     def run(self, *command, seconds=60, **environment):
         done = self.start(*command, **environment)
         try:
-            done.wait(seconds)
+            self.wait(done, seconds * PATIENCE)
         finally:
             self.end_group(done)
             done.output = (STATE / "output").read_text()
@@ -168,11 +222,21 @@ class Lab:
             print(done.output)
         return done
 
+    def wait(self, process, seconds):
+        """Say each minute where it is."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 60:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(60)
+            lines = (STATE / "output").read_text().split("\n")
+            self.tell(next((line for line in reversed(lines) if re.match(r"TASK|==>", line)), ""))
+        return process.wait(left)
+
     def interrupt(self, *command, when, seconds=60):
         """Kill a command as soon as `when` is true."""
         started = self.start(*command)
         try:
-            wait_until(when, seconds, f"{command} comes so far")
+            wait_until(when, seconds * PATIENCE, f"{command} comes so far")
             assert started.poll() is None
         finally:
             self.end_group(started)
@@ -193,6 +257,7 @@ class Lab:
     @contextlib.contextmanager
     def timed(self, what):
         began = time.monotonic()
+        self.tell(f"{what} ...")
         yield
         self.timings.append((what, time.monotonic() - began))
 

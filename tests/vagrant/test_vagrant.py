@@ -1,17 +1,18 @@
 """`vagrant up`, and what a person does next, on a machine made from nothing. In this order."""
 
+import platform
 import re
 from pathlib import Path
 
 import pytest
 from machines.environment import wait_until
-from vagrant.lab import ROOT, STATE, address
+from vagrant.lab import PATIENCE, PROVIDER, ROOT, STATE, VIRSH, address
 
 
 @pytest.fixture(scope="module")
 def up(lab):
     """What `vagrant up` said, the second one, after the first was killed with a machine half made."""
-    made = STATE / "dotfiles/machines/app/lxc/id"
+    made = STATE / f"dotfiles/machines/app/{PROVIDER}/id"
     lab.interrupt("vagrant", "up", when=made.exists)
     with lab.timed("vagrant up"):
         return lab.works("vagrant", "up", "--no-color", seconds=600)
@@ -54,16 +55,48 @@ def test_vagrant_still_logs_in(lab, up):
     assert lab.works("vagrant", "ssh", "--command", "sudo hostname").split()[-1] == "app"
 
 
+def test_a_virtual_machine_has_a_kernel_of_its_own_that_enforces_limits(lab, up):
+    """Those of memory and tasks, which a container's host may not enforce."""
+
+    def asked(command):
+        return lab.run("vagrant", "ssh", "--command", command)
+
+    own = asked("uname -r").output.split()[-1] != platform.release()
+    assert own == (PROVIDER != "lxc")
+    if own:
+        unit = "sudo systemd-run --quiet --wait --pipe --collect"
+        eat = "-- sh -c 'head -c 200M /dev/zero | tail -c 200M > /dev/null'"
+        fork = "-- sh -c 'for one in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait'"
+        for command, limit in ((eat, "-p MemoryMax=64M -p MemorySwapMax=0"), (fork, "-p TasksMax=5")):
+            assert asked(f"{unit} {command}").returncode == 0
+            assert asked(f"{unit} {limit} {command}").returncode != 0
+
+
 def test_reload_brings_everything_back_by_itself(lab, is_ready):
     with lab.timed("vagrant reload, until ready"):
         lab.works("vagrant", "reload", "--no-provision", "--no-color", seconds=300)
-        wait_until(is_ready, 60, "readyz answers after vagrant reload")
+        wait_until(is_ready, 60 * PATIENCE, "readyz answers after vagrant reload")
+
+
+def test_a_snapshot_brings_back_what_was(lab, is_ready):
+    if PROVIDER == "lxc":  # it has none, and Vagrant says so
+        done = lab.run("vagrant", "snapshot", "save", "built")
+        assert done.returncode == 1
+        assert "doesn't support snapshots" in done.output
+        return
+    with lab.timed("vagrant snapshot, saved and restored"):
+        lab.works("vagrant", "snapshot", "save", "built")
+        lab.works("vagrant", "ssh", "--command", "sudo systemctl disable --now nginx")
+        assert not is_ready()
+        lab.works("vagrant", "snapshot", "restore", "--no-provision", "built")
+        wait_until(is_ready, 60 * PATIENCE, "readyz answers after vagrant snapshot restore")
 
 
 def test_destroy_forgets_the_machine(lab, up):
     with lab.timed("vagrant destroy"):
         lab.works("vagrant", "destroy", "--force", seconds=120)
-    assert lab.works("lxc-ls", "--line") == ""
+    listing = {"lxc": ["lxc-ls", "--line"], "libvirt": [*VIRSH, "list", "--all", "--name"]}
+    assert lab.works(*listing[PROVIDER]).strip() == ""
     # a machine made anew has other keys
     assert not list(Path(STATE).rglob("known_hosts"))
 

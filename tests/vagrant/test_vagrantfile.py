@@ -14,7 +14,8 @@ from vagrant.lab import INVENTORY, ROOT, address
 SETTINGS = Path(__file__).with_name("machine_settings.rb")
 # the table's rows: | provider | `its box` | ...
 ROW = re.compile(r"^\| (\w+) \| `([\w-]+/[\w-]+)` \|", re.MULTILINE)
-BOXES = dict(ROW.findall((ROOT / "docs/local-replica.md").read_text()))
+GUIDE = ROOT / "docs/local-replica.md"
+BOXES = dict(ROW.findall(GUIDE.read_text()))
 PROVIDERS = ["libvirt", "parallels", "qemu", "virtualbox", "vmware_desktop"]
 
 
@@ -90,6 +91,15 @@ def test_a_machine_is_as_its_inventory_says_and_has_no_folder_of_the_host(checko
     assert [option[2:] for option in options] == [["--memory", str(memory)], ["--cpus", cpus]]
 
 
+def test_room_and_the_provider_are_looked_at_once_before_a_machine_is_made(checkout):
+    first, second = checkout.machines("web0:libvirt", "web1:libvirt", ENV=checkout.several())
+    assert [command for command, _ in first["before"]] == ["up", "provision"]
+    assert all(line.endswith(" ENV=cluster doctor ARGS=--room=libvirt") for _, line in first["before"])
+    assert second["before"] == []
+    [inside] = checkout.machines("app:libvirt", PERGOLA_ANSIBLE="guest")
+    assert inside["before"] == []
+
+
 def test_where_the_provider_has_no_networks_ports_are_forwarded(checkout):
     [machine] = checkout.machines("app:qemu", ENV="vagrant_ports")
     assert addresses(machine) == []
@@ -151,3 +161,17 @@ def test_line_ends_of_windows_are_refused(checkout):
 def test_several_machines_without_ansible_on_the_host_are_refused(checkout):
     done = checkout.run("vagrant", "validate", ENV=checkout.several(), PERGOLA_ANSIBLE="guest")
     assert refusal(done).startswith("ENV=cluster has 3 machines, which want Ansible on the host: use")
+
+
+@pytest.mark.parametrize(
+    ("provider", "words"),
+    [
+        ("virtualbox", "reporting that it isn't usable on this system"),
+        ("vmware_desktop", "could not be found, but was requested to back"),
+    ],
+)
+def test_the_guide_knows_what_vagrant_says_where_a_provider_is_missing(checkout, provider, words):
+    done = checkout.run("vagrant", "up", f"--provider={provider}")
+    assert done.returncode == 1
+    assert words in " ".join(done.stderr.split())
+    assert f"| `{words}` |" in GUIDE.read_text()

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -22,6 +23,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def git(root, *arguments):
+    if not shutil.which("git"):
+        return None
     # safe.directory: the person's checkout may be read by root
     command = ["git", "-c", "safe.directory=*", "-C", str(root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603

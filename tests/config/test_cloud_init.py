@@ -1,0 +1,49 @@
+"""What `make cloud-init` prints and refuses; that it works is tried on a machine (tests/machines)."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from house import ANSIBLE
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF operator"
+
+
+def ask(env):
+    program = [sys.executable, ANSIBLE / "cloud_init.py", env]
+    return subprocess.run(program, capture_output=True, text=True, check=False)
+
+
+def test_the_operator_gets_the_keys_of_the_inventory_and_no_password(playbook, tmp_path):
+    (tmp_path / "other key.pub").write_text(KEY + "s\n")
+    playbook.settings({"site_operator_user": "kim", "site_operator_keys": [KEY, f"{tmp_path}/other key.pub"]})
+    done = ask(playbook.folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("#cloud-config\n")
+    [user] = yaml.safe_load(done.stdout)["users"]
+    assert (user["name"], user["lock_passwd"]) == ("kim", True)
+    assert user["ssh_authorized_keys"] == [KEY, KEY + "s"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ([], "site_operator_keys is empty: name an SSH public key"),
+        (["~/.ssh/none.pub"], "site_operator_keys holds '~/.ssh/none.pub', which is neither"),
+        (["AAAAC3NzaC1lZDI1NTE5"], "site_operator_keys holds 'AAAAC3NzaC1lZDI1NTE5', which is neither"),
+    ],
+)
+def test_keys_that_open_nothing_are_refused(playbook, keys, line):
+    playbook.settings({"site_operator_keys": keys})
+    done = ask(playbook.folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("env", ["local", "vagrant"])
+def test_machines_that_are_made_here_want_none(env):
+    done = ask(env)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"ENV={env}: make up or vagrant up makes its machines")
