@@ -13,11 +13,12 @@ import inspect
 import logging
 import os
 from contextlib import closing
+from contextvars import copy_context
 from importlib.metadata import version
 
 import django
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
-from django.conf import settings
+from django.conf import LazySettings, settings
 from django.core import asgi, signals
 from django.core.cache import caches, close_caches
 from django.core.cache.backends.base import BaseCache
@@ -57,6 +58,7 @@ class LeanHandler(ASGIHandler):
         self.end = None
         # the signals'; receivers may have named Django's
         self.sender = ASGIHandler if type(self) is LeanHandler else type(self)
+        self.caches_close = copy_context().run(caches_close)
         super().__init__()
 
     def load_middleware(self, is_async=False):
@@ -123,7 +125,7 @@ class LeanHandler(ASGIHandler):
             and not getattr(request, "_files", None)
             and not getattr(request._stream, "_rolled", False)
             and self.at_rest(signals.request_finished)
-            and all(type(cache).close is BaseCache.close for cache in caches.all(initialized_only=True))
+            and not (self.caches_close and any(caches.all(initialized_only=True)))
         ):
             # what response.close() does, but for telling Django's own receivers, of which one has work here
             request.close()
@@ -132,6 +134,11 @@ class LeanHandler(ASGIHandler):
             set_urlconf(None)
         else:
             await sync_to_async(response.close)()
+
+
+def caches_close():
+    """Whether one has anything to close. To be asked in a context of its own, or requests inherit them."""
+    return any(type(cache).close is not BaseCache.close for cache in caches.all())
 
 
 class Disconnect:
@@ -232,6 +239,8 @@ def get_asgi_application():
     django.setup(set_prefix=False)
     keep_connections()
     handler = LeanHandler()
+    # a request reads some fifty settings, each through a method that looks for what LazySettings has not
+    LazySettings.__getattribute__ = object.__getattribute__
     # what is loaded by now stays: the garbage collector need not look at it again and again
     gc.collect()
     gc.freeze()

@@ -83,8 +83,7 @@ async def auser(request):
     if not hasattr(request, "_acached_user"):
         session = request.session
         asks = session.session_key is not None and not hasattr(session, "_session_cache")
-        get_user = sync_to_async(auth.get_user) if asks else auth.aget_user
-        request._acached_user = await get_user(request)
+        request._acached_user = await (sync_to_async(auth.get_user) if asks else auth.aget_user)(request)
     return request._acached_user
 
 

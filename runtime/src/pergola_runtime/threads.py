@@ -60,23 +60,23 @@ class Worker:
             if self.owner not in (None, request):
                 self.put_off.append(call)
                 continue
-            settle = None
+            how = None
             if not future.cancelled():
                 if not request.begun:
                     self.begin(request)
                 try:
                     outcome = function(*args, **kwargs)
-                    settle = set_result
+                    how = future.set_result
                 except BaseException as error:
                     outcome = error
-                    settle = set_exception
+                    how = future.set_exception
             # before the caller hears of it, or both want the interpreter at once
             self.ended(request)
-            if settle is not None:
+            if how is not None:
                 with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
-                    future.get_loop().call_soon_threadsafe(settle, future, outcome)
+                    future.get_loop().call_soon_threadsafe(settle, future, how, outcome)
             # what came out is the caller's alone
-            outcome = call = request = future = function = args = kwargs = None
+            outcome = how = call = request = future = function = args = kwargs = None
         self.close_connections(self.connections)
 
     def next(self):
@@ -214,14 +214,9 @@ def nothing():
     pass
 
 
-def set_result(future, result):
+def settle(future, how, outcome):
     if not future.cancelled():
-        future.set_result(result)
-
-
-def set_exception(future, error):
-    if not future.cancelled():
-        future.set_exception(error)
+        how(outcome)
 
 
 class Pool:
@@ -339,14 +334,13 @@ def open_pool():
 
 def statistics():
     """Seconds and counts since the start. `busy` are the threads that a request holds."""
-    if pool is None:
-        return {"size": 0, "limit": 0, "busy": 0, "waiting": 0, "waited_seconds": 0.0, "taken": 0}
-    with pool.lock:
+    found = pool or Pool(limit())
+    with found.lock:
         return {
-            "size": pool.size,
-            "limit": pool.limit,
-            "busy": pool.size - len(pool.free),
-            "waiting": len(pool.waiting),
-            "waited_seconds": pool.waited,
-            "taken": pool.taken,
+            "size": found.size,
+            "limit": found.limit,
+            "busy": found.size - len(found.free),
+            "waiting": len(found.waiting),
+            "waited_seconds": found.waited,
+            "taken": found.taken,
         }

@@ -95,6 +95,44 @@ def respond(value):
     return HttpResponse(str(value))
 
 
+@pytest.fixture
+def closed(django, monkeypatch):
+    """The caches of the default alias that were closed."""
+    import leansite
+    from django.core.cache.backends.locmem import LocMemCache
+    from django.test import override_settings
+
+    found = []
+
+    class Closing(LocMemCache):
+        def close(self):
+            found.append(self)
+
+    monkeypatch.setattr(leansite, "Closing", Closing, raising=False)
+    with override_settings(CACHES={"default": {"BACKEND": "leansite.Closing"}}):
+        yield found
+
+
+def test_a_cache_that_has_something_to_close_is_closed_by_each_who_used_it(closed, serve, pool):
+    from django.core.cache import caches
+
+    async def used(request):
+        used_here.append(caches["default"])
+        return respond("used")
+
+    async def unused(request):
+        return respond("unused")
+
+    async def go():
+        return await ask(3), await ask(3, "unused")
+
+    used_here = []
+    ask = serve(used, unused)
+    assert [text(answers) for answers in asyncio.run(go())] == [["used"] * 3, ["unused"] * 3]
+    assert len(set(map(id, used_here))) == 3
+    assert {*map(id, closed)} == {*map(id, used_here)}
+
+
 @pytest.mark.parametrize(
     ("backend", "ways"),
     [("django.contrib.auth.backends.ModelBackend", 1), ("leansite.OwnBackend", 2)],

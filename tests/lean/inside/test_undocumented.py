@@ -86,6 +86,24 @@ def test_a_request_remembers_its_user_and_a_session_what_it_loaded(django):
     assert inspect.iscoroutinefunction(auth.aget_user)
 
 
+def test_settings_are_read_past_what_they_inherit_for_other_lazy_objects(django, monkeypatch):
+    from django.conf import LazySettings, settings
+    from django.test import override_settings
+    from django.utils.functional import LazyObject
+
+    proxied = {name for name, value in vars(LazyObject).items() if not getattr(value, "_mask_wrapped", True)}
+    assert proxied
+    assert all(name.startswith("__") for name in proxied)
+    assert "__getattribute__" in vars(LazyObject)
+    monkeypatch.setattr(LazySettings, "__getattribute__", object.__getattribute__)
+    with override_settings(ONE_MORE="one more"):
+        assert settings.ONE_MORE == "one more"
+        assert settings.configured
+        assert settings.is_overridden("ONE_MORE")
+    assert not hasattr(settings, "ONE_MORE")
+    assert settings.MIDDLEWARE
+
+
 def test_a_subclass_of_a_projects_own_is_left_as_it_is(django):
     from pergola_runtime import middleware
 
