@@ -450,7 +450,8 @@ class Chatter:
             await self.send(socket, key, text)
         while not self.load.stopping.is_set():
             await self.load.pause(self.load.options.message_pause)
-            if self.load.stopping.is_set() or self.last is None:
+            # not before all of the room are in it: who comes later has no claim to what was said
+            if self.load.stopping.is_set() or any(one.last is None for one in self.room.chatters):
                 continue
             key, self.count = str(uuid.uuid4()), self.count + 1
             self.unanswered[key] = f"load {self.load.run} {self.number} {self.count}"
