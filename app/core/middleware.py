@@ -6,8 +6,8 @@ adds no hop to a thread on either side. A middleware on MiddlewareMixin would co
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from contextvars import ContextVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -60,8 +60,8 @@ class RequestMiddleware(SyncAndAsync):
             request_id.reset(token)
 
     def begin(self, request):
-        brought = request.headers.get("X-Request-ID", "")
-        request.id = brought if BROUGHT.fullmatch(brought) else uuid.uuid4().hex
+        brought = request.META.get("HTTP_X_REQUEST_ID", "")
+        request.id = brought if BROUGHT.fullmatch(brought) else secrets.token_hex(16)
         return request_id.set(request.id), time.perf_counter()
 
     def mark(self, request, response, began):

@@ -56,6 +56,7 @@ class LeanHandler(ASGIHandler):
     def __init__(self):
         self.pool = threads.open_pool()
         self.end = None
+        self.quiet = {}  # the receivers of a signal, when nobody but Django was among them
         # the signals'; receivers may have named Django's
         self.sender = ASGIHandler if type(self) is LeanHandler else type(self)
         self.caches_close = copy_context().run(caches_close)
@@ -89,7 +90,6 @@ class LeanHandler(ASGIHandler):
                 await signals.request_started.asend(sender=self.sender, scope=scope)
             request, response = self.create_request(scope, body)
             if request is None:
-                body.close()
                 await self.send_response(response, send)
                 await sync_to_async(response.close)()
                 return
@@ -113,8 +113,12 @@ class LeanHandler(ASGIHandler):
 
     def at_rest(self, signal):
         """Whether nobody but Django listens to this signal."""
-        synchronous, asynchronous = signal._live_receivers(self.sender)
-        return not asynchronous and AT_REST.issuperset(synchronous)
+        if (listed := [*signal.receivers]) != self.quiet.get(signal):
+            synchronous, asynchronous = signal._live_receivers(self.sender)
+            if asynchronous or not AT_REST.issuperset(synchronous):
+                return False
+            self.quiet[signal] = listed
+        return True
 
     async def close(self, response, request):
         """In place where it closes nothing; `request` is among the closers."""

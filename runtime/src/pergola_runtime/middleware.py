@@ -12,6 +12,8 @@ from functools import partial
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import auth
+from django.contrib.messages.storage import default_storage
+from django.utils.functional import SimpleLazyObject, empty
 from django.utils.module_loading import import_string
 
 LARGE = 65536  # bytes; what takes longer to compute with than to send to a thread
@@ -24,15 +26,13 @@ class InPlace:
     """Before a class of Django's among the bases: its hooks run in the event loop's thread."""
 
     async def __acall__(self, request):
-        response = None
-        if hasattr(self, "process_request"):
-            response = self.process_request(request)
+        response = hasattr(self, "process_request") and self.process_request(request)
         response = response or await self.get_response(request)
-        if hasattr(self, "process_response"):
-            if self.blocks(request, response):
-                return await sync_to_async(self.process_response)(request, response)
-            response = self.process_response(request, response)
-        return response
+        if not hasattr(self, "process_response"):
+            return response
+        if self.blocks(request, response):
+            return await sync_to_async(self.process_response)(request, response)
+        return self.process_response(request, response)
 
     def blocks(self, request, response):
         """Whether `process_response` may do more than compute with what is there."""
@@ -88,11 +88,23 @@ async def auser(request):
 
 
 class Message(InPlace):
+    """Makes the storage at its first use: few requests have messages, and making it is not cheap."""
+
+    def process_request(self, request):
+        request._messages = SimpleLazyObject(partial(default_storage, request))
+
+    def process_response(self, request, response):
+        return super().process_response(request, response) if used(request) else response
+
     def blocks(self, request, response):
-        messages = getattr(request, "_messages", None)
-        if messages is None or not (messages.used or messages.added_new):
-            return False
-        return type(messages).__module__ != f"{MESSAGES}cookie"
+        return used(request) and request._messages.__class__.__module__ != f"{MESSAGES}cookie"
+
+
+def used(request):
+    """Whether messages were read or added: without, the storage's `update()` has nothing to do."""
+    storage = getattr(request, "_messages", None)
+    asked = storage is not None and getattr(storage, "_wrapped", None) is not empty
+    return asked and (storage.used or storage.added_new)
 
 
 # what is not here goes to the thread, as everywhere: Django's own that ask the database or the cache
@@ -113,13 +125,11 @@ IN_PLACE = {
 
 def computes(kind):
     """Whether this project's settings leave it at computing."""
-    if kind is Csrf:
-        return not settings.CSRF_USE_SESSIONS
-    if kind is Session:
-        return settings.SESSION_ENGINE.startswith(SESSIONS)
-    if kind is Message:
-        return settings.MESSAGE_STORAGE.startswith(MESSAGES)
-    return True
+    return {
+        Csrf: not settings.CSRF_USE_SESSIONS,
+        Session: settings.SESSION_ENGINE.startswith(SESSIONS),
+        Message: settings.MESSAGE_STORAGE.startswith(MESSAGES),
+    }.get(kind, True)
 
 
 @contextlib.contextmanager

@@ -103,10 +103,8 @@ class Worker:
 
     def ended(self, request):
         pool = self.pool
-        in_transaction = chores = False
-        for one in self.connections:
-            in_transaction = in_transaction or transaction_is_open(one)
-            chores = chores or one.errors_occurred or bool(one.queries_log) or obsolete(one)
+        in_transaction = any(map(transaction_is_open, self.connections))
+        chores = any(one.errors_occurred or one.queries_log or obsolete(one) for one in self.connections)
         with pool.lock:
             self.chores = chores
             leaves = request.calls == 1 and (request.over or (request.lends and not in_transaction))
@@ -207,11 +205,7 @@ class Calls(Executor):
             if worker.owner is not self and not worker.chores:
                 self.pool.given_back(worker, self)
                 return
-        self.submit(nothing)
-
-
-def nothing():
-    pass
+        self.submit(lambda: None)
 
 
 def settle(future, how, outcome):
@@ -291,10 +285,10 @@ def obsolete(connection):
 
 def hung_up(connection):
     """Whether the server has said something unasked, which is that it has gone. No round trip."""
-    try:
+    # an error is no socket: another database, or closed, which Django finds by itself
+    with contextlib.suppress(Exception):
         return readable(connection.connection.fileno())
-    except Exception:
-        return False  # no socket: another database, or closed, which Django finds by itself
+    return False
 
 
 def readable(socket):
@@ -335,12 +329,11 @@ def open_pool():
 def statistics():
     """Seconds and counts since the start. `busy` are the threads that a request holds."""
     found = pool or Pool(limit())
-    with found.lock:
-        return {
-            "size": found.size,
-            "limit": found.limit,
-            "busy": found.size - len(found.free),
-            "waiting": len(found.waiting),
-            "waited_seconds": found.waited,
-            "taken": found.taken,
-        }
+    return {
+        "size": found.size,
+        "limit": found.limit,
+        "busy": found.size - len(found.free),
+        "waiting": len(found.waiting),
+        "waited_seconds": found.waited,
+        "taken": found.taken,
+    }

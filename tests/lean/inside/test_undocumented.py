@@ -23,6 +23,25 @@ def test_nobody_but_these_listens_to_a_request_in_django(django):
         assert not asynchronous
 
 
+def test_a_signals_receivers_change_when_one_is_connected_or_goes(django):
+    """By these the handler knows that nobody has come since it looked."""
+    from django.dispatch import Signal
+
+    signal = Signal(use_caching=True)
+    before = [*signal.receivers]
+
+    def receiver(**kwargs):
+        pass
+
+    signal.connect(receiver)
+    connected = [*signal.receivers]
+    assert connected != before
+    signal.send(sender=None)
+    assert [*signal.receivers] == connected
+    signal.disconnect(receiver)
+    assert [*signal.receivers] == before
+
+
 def test_middleware_has_its_hooks_called_in_acall(django):
     from django.utils.deprecation import MiddlewareMixin
 
@@ -69,6 +88,25 @@ def test_session_and_messages_say_whether_they_would_be_stored(django):
 
     assert SessionStore().modified is False
     assert (CookieStorage(None).used, CookieStorage(None).added_new) == (False, False)
+
+
+def test_a_lazy_storage_of_messages_is_made_at_its_first_use(django):
+    from django.contrib.messages.middleware import MessageMiddleware
+    from django.http import HttpRequest, HttpResponse
+    from django.utils.functional import empty
+    from pergola_runtime.middleware import Message, used
+
+    theirs = inspect.getsource(MessageMiddleware.process_request)
+    assert "request._messages = default_storage(request)" in theirs
+    request = HttpRequest()
+    middleware = Message()
+    middleware.process_request(request)
+    assert request._messages._wrapped is empty
+    assert not used(request)
+    assert middleware.blocks(request, HttpResponse()) is False
+    assert request._messages._wrapped is empty
+    assert len(request._messages) == 0
+    assert request._messages._wrapped is not empty
 
 
 def test_a_request_remembers_its_user_and_a_session_what_it_loaded(django):
