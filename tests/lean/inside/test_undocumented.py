@@ -36,7 +36,7 @@ def test_a_signals_receivers_change_when_one_is_connected_or_goes(django):
     signal.connect(receiver)
     connected = [*signal.receivers]
     assert connected != before
-    signal.send(sender=None)
+    signal.send(sender=Signal)
     assert [*signal.receivers] == connected
     signal.disconnect(receiver)
     assert [*signal.receivers] == before
@@ -99,6 +99,7 @@ def test_a_lazy_storage_of_messages_is_made_at_its_first_use(django):
     theirs = inspect.getsource(MessageMiddleware.process_request)
     assert "request._messages = default_storage(request)" in theirs
     request = HttpRequest()
+    request.session = {}
     middleware = Message()
     middleware.process_request(request)
     assert request._messages._wrapped is empty
