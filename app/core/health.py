@@ -99,4 +99,5 @@ async def readyz(request):
         looking = asyncio.create_task(look())
     outcomes = await asyncio.shield(looking)
     ready = all(result == "ok" for result in outcomes.values())
-    return JsonResponse({"ready": ready, "checks": outcomes}, status=200 if ready else 503)
+    body = {"ready": ready, "checks": outcomes}
+    return JsonResponse(body, status=200 if ready else 503)

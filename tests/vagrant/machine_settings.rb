@@ -15,7 +15,7 @@ found = ARGV.map do |asked|
     hostname: vm.hostname,
     networks: vm.networks,
     provisioners: vm.provisioners.map { |one| [one.name, one.type, one.config.respond_to?(:limit) && one.config.limit] },
-    before: loaded[:config].trigger.before_triggers.map { |one| [one.command, one.run.inline] },
+    before: loaded[:config].trigger.before_triggers.select(&:run).map { |one| [one.command, one.run.inline] },
     mounted: vm.synced_folders.reject { |_, folder| folder[:disabled] }.keys,
     settings: settings && settings.instance_variables.to_h { |key| [key[1..], settings.instance_variable_get(key)] },
   }
