@@ -5,7 +5,6 @@ import json
 import shutil
 import socket
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from app.servers import ROOT, gunicorn, manage, parts, redis_server
@@ -63,25 +62,6 @@ def test_a_database_that_refuses_or_hangs_holds_neither_the_answer_nor_the_proce
             hangs = dict.fromkeys(("database", "migrations"), "timeout")
             assert ask(server) == unready(**hangs, redis="ConnectionError")
             assert ask(server, "/livez") == (200, {"live": True})
-
-
-def test_probes_at_the_same_time_share_one_look(tmp_path):
-    probes = 20
-    with socket.socket() as redis:
-        redis.bind(("127.0.0.1", 0))
-        redis.listen(probes)
-        redis.setblocking(False)
-        env = parts(tmp_path / "db.sqlite3", f"redis://:hush@127.0.0.1:{redis.getsockname()[1]}/0")
-        with gunicorn(tmp_path / "web.sock", "config.asgi:application", cwd=APP, env=env) as server:
-            with ThreadPoolExecutor(probes) as together:
-                answers = list(together.map(lambda _: ask(server), range(probes)))
-            assert answers == [unready(migrations="NotMigratedError", redis="timeout")] * probes
-        looks = 0
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                redis.accept()[0].close()
-                looks += 1
-    assert 0 < looks < probes / 2
 
 
 def test_releases_share_the_static_files_but_not_the_list_of_their_names(tmp_path):

@@ -26,15 +26,12 @@ def proportional_memory(host):
 
 
 def visit(settings):
-    """Every worker has served, so that what it loads late is loaded. Ten at a time, which an emulated machine
-    answers as well."""
+    """Every worker has served, so that what it loads late is loaded."""
     authority = Path(settings["secrets_authority_certificate"])
     context = ssl.create_default_context(cafile=authority if authority.exists() else None)
 
     async def visit_all():
-        limits, timeout = httpx.Limits(max_connections=10), httpx.Timeout(30, pool=None)
-        options = {"verify": context, "limits": limits, "timeout": timeout}
-        async with httpx.AsyncClient(base_url=settings["site_url"], **options) as client:
+        async with httpx.AsyncClient(base_url=settings["site_url"], verify=context, timeout=30) as client:
             paths = ["/", settings["app_health_path"]] * 100
             answers = await asyncio.gather(*(client.get(path) for path in paths))
         assert {answer.status_code for answer in answers} == {200}
