@@ -1,6 +1,8 @@
 import asyncio
+import contextlib
 import signal
 import socket
+import time
 
 import pytest
 from app.servers import PROXY, daphne, read, send, serving, wait_for
@@ -10,6 +12,9 @@ from websockets.exceptions import ConnectionClosed
 
 APPLICATION = "asgi_apps:channels_application"
 SOCKETS = 20
+# a client's frames, masked with zeros
+MESSAGE = b"\x81\x81" + bytes(4) + b"x"
+CLOSE = b"\x88\x80" + bytes(4)
 
 
 async def close_codes_after_sigterm(server, count):
@@ -47,7 +52,9 @@ def test_stock_daphne_drops_them_without_a_word(tmp_path):
     assert not (tmp_path / "disconnected").exists()
 
 
-def test_a_client_that_never_answers_the_close_does_not_hold_the_exit(tmp_path):
+@contextlib.contextmanager
+def told_to_close(tmp_path):
+    """A server that was told to stop, and a client that has read its close frame."""
     handshake = (
         b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
@@ -57,9 +64,24 @@ def test_a_client_that_never_answers_the_close_does_not_hold_the_exit(tmp_path):
         client.sendall(handshake)
         assert client.recv(65536).startswith(b"HTTP/1.1 101")
         server.signal(signal.SIGTERM)
+        assert client.recv(65536).endswith(b"\x03\xf4service restart")
+        yield server, client
         assert server.exit_code() == 0
-        assert b"\x03\xf4service restart" in read(client)
     assert "cutting" not in server.log()
+
+
+def test_a_client_that_never_answers_the_close_does_not_hold_the_exit(tmp_path):
+    with told_to_close(tmp_path) as (server, client):
+        assert server.exit_code() == 0
+        assert read(client) == b""
+
+
+def test_a_client_may_answer_the_close_later_and_send_until_then(tmp_path):
+    with told_to_close(tmp_path) as (_, client):
+        time.sleep(2)  # Autobahn's own limit is 1
+        client.sendall(MESSAGE)
+        client.sendall(CLOSE)
+        assert read(client) == b""
 
 
 @pytest.mark.parametrize("path", ["/held", "/large"])

@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 
 SERVICE_RESTART = 1012
 SETTLE_SECONDS = 0.5  # for what was accepted, but not read yet
+# For a client's answer to the close frame. Autobahn's own 1 is less than a phone takes, or a busy machine;
+# a client that sends while its connection is cut may see the reset before it has read the frame.
+CLOSE_SECONDS = 5
 BACKLOG = 4096  # connections that wait for accept(), cut to net.core.somaxconn; Twisted's own are 50
 FIRST_SOCKET = 3  # sd_listen_fds(3)
 TICK_SECONDS = 0.05
@@ -77,6 +80,7 @@ class DrainingServer(Server):
         while now() < started + self.graceful_seconds:
             # Looked up again each time: a handshake under way becomes an open socket later.
             for protocol in self.open_websockets()[:share]:
+                protocol.closeHandshakeTimeout = CLOSE_SECONDS
                 # sendClose() takes no code below 3000 other than 1000.
                 protocol.sendCloseFrame(SERVICE_RESTART, b"service restart")
             if now() > started + SETTLE_SECONDS and not self.busy():
