@@ -6,6 +6,7 @@ limit, what an unsupported method is answered, what a document of ten thousand n
 
 import json
 import logging
+import time
 from functools import wraps
 
 from asgiref.sync import sync_to_async
@@ -59,26 +60,30 @@ def method_refusal(request, methods):
 
 
 @sync_to_async
-def requests_this_minute(key):
-    """Sync, and in one piece: cache.aincr() reads and writes in two steps, and loses counts between them."""
-    cache.add(key, 0, MINUTE)
-    try:
-        return cache.incr(key)
-    except ValueError:  # the minute ended between the two
-        return 1
+def requests_so_far(key):
+    """Sync, and in one piece: cache.aincr() reads and writes in two steps, and loses counts between them.
+
+    (!) `key` names its minute and is kept for two, so that it does not end between the two questions of
+    incr(), whether it is there and what it becomes: it would be made anew without an end, and refuse its
+    address for ever.
+    """
+    cache.add(key, 0, 2 * MINUTE)
+    return cache.incr(key)
 
 
 async def rate_refusal(request, kind):
     address = request.META.get("REMOTE_ADDR", "")  # nginx tells it, and no client can
+    minute, second = divmod(int(time.time()), MINUTE)
     try:
-        count = await requests_this_minute(f"api:{kind}:{address}")
-    except RedisError as error:
+        count = await requests_so_far(f"api:{kind}:{address}:{minute}")
+    except (RedisError, ValueError) as error:  # a ValueError: Redis was emptied meanwhile
         logger.warning("requests are not counted: %s", type(error).__name__)
         return None
     limit = settings.API_REQUESTS_PER_MINUTE[kind]
     if count <= limit:
         return None
-    return problem(429, f"More than {limit} requests in a minute.", headers={"Retry-After": str(MINUTE)})
+    headers = {"Retry-After": str(MINUTE - second)}
+    return problem(429, f"More than {limit} requests in a minute.", headers=headers)
 
 
 def body_refusal(request):

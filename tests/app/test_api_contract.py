@@ -7,6 +7,7 @@ import re
 from datetime import datetime, timedelta
 
 import pytest
+from api import guard
 from api.models import Token
 from asgiref.sync import async_to_sync
 from channels.testing import HttpCommunicator
@@ -19,6 +20,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from posts import services
 from posts.models import MAX_BODY, MAX_TAGS, MAX_TITLE, Author, Post, Tag
+from redis import Redis
 
 KOREAN = "봄날의 비동기 장고"
 POST = {"title": KOREAN, "body": "본문 \U0001f338", "tags": ["장고", "비동기"]}
@@ -457,17 +459,45 @@ def test_another_method_is_405_and_names_those_that_are_possible(anybody, path, 
     [("read", "GET", "posts"), ("write", "POST", "posts"), ("token", "POST", "tokens")],
 )
 def test_too_many_requests_from_one_address_are_429_and_others_go_on(
-    api, settings, client, kind, method, path
+    api, settings, client, monkeypatch, kind, method, path
 ):
     settings.API_REQUESTS_PER_MINUTE = {"read": 100, "write": 100, "token": 100} | {kind: 2}
+    monkeypatch.setattr(guard.time, "time", lambda: 59 * 60 + 15.9)
     for _ in range(2):
         assert api(method, path, POST).status_code != 429
     answer = api(method, path, POST)
     assert_problem(answer, 429)
-    assert answer["Retry-After"] == "60"
+    assert answer["Retry-After"] == "45"
     assert api.get("user-info" if kind != "read" else "x").status_code != 429
     client.defaults["REMOTE_ADDR"] = "192.0.2.9"
     assert api(method, path, POST).status_code != 429
+    del client.defaults["REMOTE_ADDR"]
+    assert api(method, path, POST).status_code == 429
+    monkeypatch.setattr(guard.time, "time", lambda: 60 * 60 + 0.9)
+    assert api(method, path, POST).status_code != 429
+
+
+def test_no_count_is_kept_for_ever_where_its_minute_ends_while_it_is_counted(
+    anybody, settings, monkeypatch, redis
+):
+    """Or its address would be refused from then on, whatever it does."""
+    settings.CACHES = {
+        "default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": redis}
+    }
+    counts = Redis.from_url(redis)
+    counts.flushall()
+    found = Redis.exists
+
+    def a_minute_passes(redis, key):
+        there = found(redis, key)
+        redis.pexpire(key, redis.pttl(key) - guard.MINUTE * 1000)
+        return there
+
+    monkeypatch.setattr(Redis, "exists", a_minute_passes)
+    assert anybody.get("posts").status_code == 200
+    keys = counts.keys("*api:read:*")
+    assert keys
+    assert all(counts.pttl(key) > 0 for key in keys)
 
 
 def test_without_redis_requests_are_answered_uncounted(anybody, settings, caplog):
