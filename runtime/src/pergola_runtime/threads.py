@@ -303,8 +303,7 @@ def transaction_is_open(connection):
     if connection.in_atomic_block or connection.autocommit != connection.settings_dict["AUTOCOMMIT"]:
         return True
     # one that was begun by SQL, past Django
-    driver = connection.connection
-    driver = getattr(driver, "pgconn", None) or getattr(driver, "info", None)
+    driver = getattr(connection.connection, "pgconn", None) or getattr(connection.connection, "info", None)
     return driver is not None and driver.transaction_status != IDLE
 
 

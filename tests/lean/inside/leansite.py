@@ -13,7 +13,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 SECRET_KEY = "for the tests alone"
 ALLOWED_HOSTS = ["testserver"]
-ROOT_URLCONF = "leansite"
+ROOT_URLCONF = os.environ.get("LEAN_URLS", "leansite")
 USE_TZ = True
 INSTALLED_APPS = [
     "django.contrib.auth",

@@ -45,6 +45,7 @@ def test_the_environment_names_the_handler(environment, handler):
         ({"PERGOLA_THREADS": "0"}, "PERGOLA_THREADS=0 is no whole number from 1 on: set app_threads"),
         ({"PERGOLA_THREADS": "many"}, "PERGOLA_THREADS=many is no whole number from 1 on: set app_threads"),
         ({"LEAN_AGE": "60"}, "CONN_MAX_AGE=60 is more than 10 seconds"),
+        ({"LEAN_URLS": "nowhere"}, "No module named 'nowhere'"),
     ],
 )
 def test_what_cannot_work_is_refused_when_it_is_loaded_in_one_line(environment, said):
