@@ -59,6 +59,8 @@ def host(host_name, servers, connections):
         ssh_extra_args=connections(host_name),
         sudo=True,
     )
+    # testinfra would ask the host for it, by a command that wants it where this checkout's path is not ASCII
+    reached.backend._encoding = "UTF-8"
     try:
         tried = reached.run("true")
     except RuntimeError as error:

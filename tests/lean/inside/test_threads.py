@@ -573,7 +573,7 @@ def test_with_an_age_of_0_every_request_has_a_connection_of_its_own(serve, pool,
 
 
 @pytest.fixture
-def mix(serve, pool):
+def mix(serve, pool, monkeypatch):
     """Sends a thousand requests at once, of every kind; returns what was wrong.
 
     Each marks its transaction, and looks for its own mark in every later query of it.
@@ -652,10 +652,12 @@ def mix(serve, pool):
             if record.exc_info and not isinstance(record.exc_info[1], ValueError):
                 bad.append(repr(record.exc_info[1]))
 
-    handler = Seen()
-    logging.getLogger("django.request").addHandler(handler)
+    handler, logger = Seen(), logging.getLogger("django.request")
+    # pytest keeps what it hears of, which is a traceback for each error on purpose
+    monkeypatch.setattr(logger, "propagate", False)
+    logger.addHandler(handler)
     yield send, bad
-    logging.getLogger("django.request").removeHandler(handler)
+    logger.removeHandler(handler)
 
 
 def open_transactions(server):
