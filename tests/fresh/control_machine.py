@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MACHINES = [sys.executable, ROOT / "infra/ansible/roles/machines/files/machines.py"]
 SOURCE = "/srv/pergola.git"
-CHECKOUT = "/srv/pergola"
+CHECKOUT = "/srv/our pérgola"  # a folder may be called so
 AUTHORITIES = "usr/local/share/ca-certificates"
 SECONDS = 900
 # systemd-nspawn needs / to be a mount point, so no plain chroot. Standard input closes when the test ends or
@@ -121,7 +122,7 @@ class ControlMachine:
         if "CI" in os.environ:
             variables["CI"] = os.environ["CI"]
         variables = [f"{name}={value}" for name, value in variables.items()]
-        script = f"cd {directory}\n{command}"
+        script = f"cd {shlex.quote(directory)}\n{command}"
         command_line = [*self.enter, "env", "-i", *variables, *before, "bash", "-ec", script]
         log = self.workshop.log
         offset = log.seek(0, os.SEEK_END)

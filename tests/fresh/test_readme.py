@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 from fresh.control_machine import CHECKOUT, ROOT, SOURCE
 from machines.environment import listing, traces, wait_until
@@ -26,7 +27,7 @@ def test_the_readmes_commands_make_a_replica_and_leave_nothing(machine):
     forwarding = (bridges() or [machine.run(FORWARDING).strip()])[0]
 
     machine.run(prepare)
-    machine.run(f"git clone --quiet {SOURCE} {CHECKOUT}")
+    machine.run(f"git clone --quiet {SOURCE} {shlex.quote(CHECKOUT)}")
     mounts = machine.mounts()
 
     def run(command):
