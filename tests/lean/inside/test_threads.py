@@ -573,7 +573,7 @@ def test_with_an_age_of_0_every_request_has_a_connection_of_its_own(serve, pool,
 
 
 @pytest.fixture
-def mix(serve, pool, monkeypatch):
+def mix(serve, pool):
     """Sends a thousand requests at once, of every kind; returns what was wrong.
 
     Each marks its transaction, and looks for its own mark in every later query of it.
@@ -647,17 +647,16 @@ def mix(serve, pool, monkeypatch):
         await asyncio.gather(*(one() for _ in range(number)))
         await until(lambda: len(pool.free) == pool.size, "all threads are given back")
 
-    class Seen(logging.Handler):
-        def emit(self, record):
-            if record.exc_info and not isinstance(record.exc_info[1], ValueError):
-                bad.append(repr(record.exc_info[1]))
+    def seen(record):
+        """Nobody else is told: pytest keeps each record, and with it a traceback and its request."""
+        if record.exc_info and not isinstance(record.exc_info[1], ValueError):
+            bad.append(repr(record.exc_info[1]))
+        return False
 
-    handler, logger = Seen(), logging.getLogger("django.request")
-    # pytest keeps what it hears of, which is a traceback for each error on purpose
-    monkeypatch.setattr(logger, "propagate", False)
-    logger.addHandler(handler)
+    logger = logging.getLogger("django.request")
+    logger.addFilter(seen)
     yield send, bad
-    logger.removeHandler(handler)
+    logger.removeFilter(seen)
 
 
 def open_transactions(server):
