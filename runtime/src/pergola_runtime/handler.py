@@ -247,8 +247,7 @@ def get_asgi_application():
     LazySettings.__getattribute__ = object.__getattribute__
     # What is loaded by now stays: the garbage collector need not look at it again and again. Nor at what is
     # under way so often: 200 fan-outs at once took a fourteenth less. (!) No larger number: each request is a
-    # circle, by its user and its messages, so that some 400 wait for the collector, with their bodies; 50,000
-    # were 80 MB more in two workers.
+    # circle, by its user and its messages, so that some 400 wait for the collector, with their bodies.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
