@@ -11,7 +11,7 @@ WORKERS = 2
 GUNICORN = "gunicorn -w {workers} -b 127.0.0.1:{port} --backlog 4096 --timeout 120 --no-control-socket"
 DJANGO = "bench.project.asgi:application"
 # connections that live with their threads; what PgBouncer's restart waits for ends soon
-LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "8"}
+LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "4"}
 STOCK = {"PERGOLA_HANDLER": "django", "PERGOLA_CONN_MAX_AGE": "0"}
 DIRECT = {"BENCH_DATABASE": "direct"}
 
@@ -43,7 +43,7 @@ SERVICES = {
     service.name: service
     for service in (
         lean("pergola"),
-        lean("pergola-16", PERGOLA_THREADS="16"),
+        lean("pergola-8", PERGOLA_THREADS="8"),
         lean("pergola-prepared", BENCH_PREPARED="yes"),
         stock("stock"),
         gthread("wsgi", 8),
@@ -103,7 +103,7 @@ CONTESTANTS = {
     for contestant in (
         Contestant("pergola", "pergola"),
         Contestant("pergola-def", "pergola", "def"),
-        Contestant("pergola-16", "pergola-16", endpoints=("row", "rows", "session")),
+        Contestant("pergola-8", "pergola-8", endpoints=("row", "rows", "session")),
         Contestant("pergola-prepared", "pergola-prepared", endpoints=("row", "rows", "session")),
         Contestant("pergola-asyncdb", "pergola", "asyncdb", ("row", "rows")),
         Contestant("stock", "stock"),

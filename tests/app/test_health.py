@@ -1,13 +1,18 @@
 """The sample behind its real server, with parts that are really missing."""
 
+import asyncio
 import contextlib
 import json
 import shutil
 import socket
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from app.servers import ROOT, gunicorn, manage, parts, redis_server
+from core import health
 
 APP = ROOT / "app"
 
@@ -62,6 +67,30 @@ def test_a_database_that_refuses_or_hangs_holds_neither_the_answer_nor_the_proce
             hangs = dict.fromkeys(("database", "migrations"), "timeout")
             assert ask(server) == unready(**hangs, redis="ConnectionError")
             assert ask(server, "/livez") == (200, {"live": True})
+
+
+def test_many_who_ask_at_once_wait_for_the_same_look(tmp_path):
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "redis.sock"))
+        silent.listen()
+        env = parts(tmp_path / "db.sqlite3", f"unix://:hush@{tmp_path}/redis.sock")
+        with gunicorn(tmp_path / "web.sock", "config.asgi:application", cwd=APP, env=env) as server:
+            with ThreadPoolExecutor(20) as many:
+                answers = list(many.map(ask, [server] * 20))
+            assert answers == [unready(migrations="NotMigratedError", redis="timeout")] * 20
+            silent.settimeout(1)
+            silent.accept()[0].close()
+            with pytest.raises(TimeoutError):
+                silent.accept()
+
+
+async def test_what_answers_in_time_is_ready_however_late_the_event_loop_hears_of_it(monkeypatch):
+    monkeypatch.setattr(health, "SECONDS", 0.1)
+    monkeypatch.setitem(health.CHECKS, "redis", lambda: None)
+    asked = asyncio.ensure_future(health.outcome("redis"))
+    await asyncio.sleep(0)
+    time.sleep(0.5)  # noqa: ASYNC251 - something else has the event loop
+    assert await asked == "ok"
 
 
 def test_releases_share_the_static_files_but_not_the_list_of_their_names(tmp_path):

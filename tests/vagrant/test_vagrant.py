@@ -25,8 +25,21 @@ def authority(up):
 
 @pytest.fixture
 def is_ready(lab, authority):
-    url = f"https://{address()}/readyz"
-    return lambda: lab.run("curl", "--silent", "--fail", "--cacert", authority, url).returncode == 0
+    asked = ["curl", "--silent", "--show-error", "--fail-with-body", "--cacert", authority]
+    return lambda: lab.run(*asked, f"https://{address()}/readyz").returncode == 0
+
+
+@pytest.fixture
+def comes_back(lab, is_ready):
+    def wait(what):
+        try:
+            wait_until(is_ready, 60 * PATIENCE, f"readyz answers after {what}")
+        except AssertionError:
+            told = "systemctl --failed; systemctl list-jobs; ss -ltn; sudo journalctl -b -p notice -n 80"
+            lab.run("vagrant", "ssh", "--command", told)
+            raise
+
+    return wait
 
 
 def test_up_ends_with_the_url_and_the_authority_and_how_to_trust_it(up, authority):
@@ -72,13 +85,13 @@ def test_a_virtual_machine_has_a_kernel_of_its_own_that_enforces_limits(lab, up)
             assert asked(f"{unit} {limit} {command}").returncode != 0
 
 
-def test_reload_brings_everything_back_by_itself(lab, is_ready):
+def test_reload_brings_everything_back_by_itself(lab, comes_back):
     with lab.timed("vagrant reload, until ready"):
         lab.works("vagrant", "reload", "--no-provision", "--no-color", seconds=300)
-        wait_until(is_ready, 60 * PATIENCE, "readyz answers after vagrant reload")
+        comes_back("vagrant reload")
 
 
-def test_a_snapshot_brings_back_what_was(lab, is_ready):
+def test_a_snapshot_brings_back_what_was(lab, is_ready, comes_back):
     if PROVIDER == "lxc":  # it has none, and Vagrant says so
         done = lab.run("vagrant", "snapshot", "save", "built")
         assert done.returncode == 1
@@ -89,7 +102,7 @@ def test_a_snapshot_brings_back_what_was(lab, is_ready):
         lab.works("vagrant", "ssh", "--command", "sudo systemctl disable --now nginx")
         assert not is_ready()
         lab.works("vagrant", "snapshot", "restore", "--no-provision", "built")
-        wait_until(is_ready, 60 * PATIENCE, "readyz answers after vagrant snapshot restore")
+        comes_back("vagrant snapshot restore")
 
 
 def test_destroy_forgets_the_machine(lab, up):
