@@ -7,6 +7,7 @@ from infra.tools import (
     beside_the_slots,
     children,
     journal,
+    killed,
     live_slot,
     main_process,
     run_probe,
@@ -113,10 +114,7 @@ def test_a_killed_worker_comes_back(host, web, workers_come_back):
 
 @pytest.mark.disruptive
 def test_a_killed_master_comes_back(host, web, workers_come_back):
-    """Killed, not stopped: as the kernel does it when memory ends."""
-    master = main_process(host, web)
-    host.check_output("kill -KILL %s", str(master))
-    wait_until(lambda: main_process(host, web) not in (0, master), 20, "the server did not come back")
+    killed(host, web)
     workers_come_back()
 
 
@@ -125,11 +123,26 @@ def test_a_killed_daphne_comes_back_and_takes_its_socket_over(host, settings, sl
     """The socket's file outlives the process that made it, and must not stop the next one."""
     for number, unit in enumerate(websockets, 1):
         path = f"{settings['app_runtime_directory']}/{slot}/websocket-{number}.sock"
-        before = main_process(host, unit)
-        host.check_output("kill -KILL %s", str(before))
-        wait_until(lambda: main_process(host, unit) not in (0, before), 20, f"{unit} did not come back")  # noqa: B023
+        killed(host, unit)
         answers = f"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"{path}\")'"
         wait_until(lambda: host.run(answers).rc == 0, 20, f"{unit} does not listen")  # noqa: B023
+
+
+@pytest.mark.disruptive
+def test_the_link_to_the_live_slot_is_tried_again_until_it_is_made(host, settings):
+    """At the machine's start, behind which nobody would make it."""
+
+    def state():
+        return host.check_output("systemctl show -P SubState app-live.service")
+
+    in_the_way = f"{settings['app_runtime_directory']}/live.new"
+    host.check_output("mkdir %s", in_the_way)
+    try:
+        host.run("systemctl restart app-live.service")
+        assert state() == "auto-restart"
+    finally:
+        host.check_output("rm -r %s", in_the_way)
+    wait_until(lambda: state() == "exited", 20, "the link is not made")
 
 
 def test_each_daphne_process_runs_as_the_application(host, settings, websockets):

@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 numbers = itertools.count(1)
 
+# systemd's own limit is five within ten seconds
+MORE_THAN_SYSTEMD_STARTS = 6
+
 
 def wait_until(condition, seconds, message):
     """The condition's first true value."""
@@ -82,6 +85,13 @@ def live_slot(host, settings):
 
 def main_process(host, unit):
     return int(host.check_output("systemctl show -P MainPID %s", unit))
+
+
+def killed(host, unit):
+    """Its main process, as by the kernel where memory ends. Returns when another has come."""
+    before = main_process(host, unit)
+    host.check_output("kill -KILL %s", str(before))
+    wait_until(lambda: main_process(host, unit) not in (0, before), 20, f"{unit} did not come back")
 
 
 def children(host, pid):
