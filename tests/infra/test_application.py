@@ -139,7 +139,7 @@ def test_the_link_to_the_live_slot_is_tried_again_until_it_is_made(host, setting
     host.check_output("mkdir %s", in_the_way)
     try:
         host.run("systemctl restart app-live.service")
-        assert state() == "auto-restart"
+        wait_until(lambda: state() == "auto-restart", 20, "it is not tried again")
     finally:
         host.check_output("rm -r %s", in_the_way)
     wait_until(lambda: state() == "exited", 20, "the link is not made")
