@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import pytest
+from house import ROOT
 
 UNITS = "etc/systemd/system"
 INSTANCES = {
@@ -139,8 +140,11 @@ def test_the_pool_fits_into_what_postgresql_accepts(server):
 def test_pgbouncer_takes_what_the_threads_of_both_slots_may_open(settings_with, cores):
     """Unless said otherwise; more is refused before anything is changed."""
     known = settings_with(ansible_facts={"memtotal_mb": 4096, "processor_nproc": cores})
-    processes = known["app_web_workers"] + known["app_websocket_processes"]
-    assert known["app_database_connections"] == 2 * known["app_threads"] * processes
+    held = int(
+        re.search(r"^HELD = (\d+)", (ROOT / "runtime/src/pergola_runtime/threads.py").read_text(), re.M)[1]
+    )
+    a_thread = held * known["app_web_workers"] + known["app_websocket_processes"]
+    assert known["app_database_connections"] == 2 * known["app_threads"] * a_thread
     assert known["app_database_connections"] <= known["pgbouncer_max_clients"]
 
 

@@ -100,7 +100,7 @@ def test_a_converge_refuses_more_threads_than_pgbouncer_takes(run, replica):
     limit = replica.settings["pgbouncer_max_clients"]
     said = re.search(rf"pgbouncer_max_clients is {limit}: set app_threads to (\d+) or less", done.stdout)
     processes = int(re.search(r"for each of (\d+) web and", done.stdout)[1])
-    assert int(said[1]) == limit // 2 // (processes + replica.settings["app_websocket_processes"])
+    assert int(said[1]) == limit // 2 // (16 * processes + replica.settings["app_websocket_processes"])
 
 
 def test_the_site_is_the_same_to_whoever_asks(served):

@@ -14,6 +14,7 @@ import asyncio
 import weakref
 from contextlib import asynccontextmanager
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from psycopg import AsyncCursor, OperationalError
 from psycopg.errors import FeatureNotSupported
@@ -51,6 +52,11 @@ async def connection():
 
 
 def make_pool():
+    for option in {"assume_role", "isolation_level"} & connections["default"].settings_dict["OPTIONS"].keys():
+        raise ImproperlyConfigured(
+            f"DATABASES['default']: asyncdb does not know Django's option {option}: set it for the role in "
+            "PostgreSQL (ALTER ROLE), or ask by the ORM"
+        )
     parameters = connections["default"].get_connection_params()
     parameters.pop("context", None)  # Django's own, for the ORM
     # psycopg's own number, which Django turns off: PgBouncer keeps prepared statements apart (1.21 on)

@@ -21,7 +21,7 @@ from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.conf import LazySettings, settings
 from django.core import asgi, signals
 from django.core.cache import caches, close_caches
-from django.core.cache.backends.base import BaseCache
+from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
 from django.core.exceptions import ImproperlyConfigured, RequestAborted
 from django.core.handlers import asgi as handlers
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
@@ -106,7 +106,7 @@ class LeanHandler(ASGIHandler):
             finally:
                 disconnect.stop()
             if response is not None:
-                await self.close(response, request)
+                await self.close(response, request, calls)
             elif (calls.worker and calls.calls) or not self.at_rest(signals.request_finished):
                 # behind what still runs in the request's thread, which may read the body
                 await signals.request_finished.asend(sender=self.sender)
@@ -120,10 +120,11 @@ class LeanHandler(ASGIHandler):
             self.quiet[signal] = listed
         return True
 
-    async def close(self, response, request):
+    async def close(self, response, request, calls):
         """In place where it closes nothing; `request` is among the closers."""
         if (
-            response._resource_closers == [request.close]
+            not calls.calls  # what still runs in the request's thread may read the body
+            and response._resource_closers == [request.close]
             and type(response).close is HttpResponseBase.close
             and type(request).close is ASGIRequest.close
             and not getattr(request, "_files", None)
@@ -142,7 +143,10 @@ class LeanHandler(ASGIHandler):
 
 def caches_close():
     """Whether one has anything to close. To be asked in a context of its own, or requests inherit them."""
-    return any(type(cache).close is not BaseCache.close for cache in caches.all())
+    try:
+        return any(type(cache).close is not BaseCache.close for cache in caches.all())
+    except InvalidCacheBackendError:  # one that nobody may ask
+        return True
 
 
 class Disconnect:

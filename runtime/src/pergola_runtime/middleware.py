@@ -16,6 +16,8 @@ from django.contrib.messages.storage import default_storage
 from django.utils.functional import SimpleLazyObject, empty
 from django.utils.module_loading import import_string
 
+from pergola_runtime import threads
+
 LARGE = 65536  # bytes; what takes longer to compute with than to send to a thread
 
 SESSIONS = "django.contrib.sessions.backends."
@@ -59,7 +61,9 @@ class Session(InPlace):
 
     def blocks(self, request, response):
         session = getattr(request, "session", None)
-        return session is not None and (session.modified or settings.SESSION_SAVE_EVERY_REQUEST)
+        return session is not None and (
+            getattr(session, "modified", False) or settings.SESSION_SAVE_EVERY_REQUEST
+        )
 
 
 class Authentication(InPlace):
@@ -69,8 +73,9 @@ class Authentication(InPlace):
         super().__init__(get_response)
         from django.contrib.auth.backends import BaseBackend, ModelBackend  # wants its model
 
-        known = {BaseBackend.aget_user, ModelBackend.aget_user}
-        asked = {getattr(import_string(path), "aget_user", None) for path in settings.AUTHENTICATION_BACKENDS}
+        known = {(kind.get_user, kind.aget_user) for kind in (BaseBackend, ModelBackend)}
+        asked = map(import_string, settings.AUTHENTICATION_BACKENDS)
+        asked = {(getattr(kind, "get_user", None), getattr(kind, "aget_user", None)) for kind in asked}
         self.at_once = settings.SESSION_ENGINE.startswith(SESSIONS) and asked <= known
 
     def process_request(self, request):
@@ -83,8 +88,16 @@ async def auser(request):
     if not hasattr(request, "_acached_user"):
         session = request.session
         asks = session.session_key is not None and not hasattr(session, "_session_cache")
-        request._acached_user = await (sync_to_async(auth.get_user) if asks else auth.aget_user)(request)
+        request._acached_user = await (sync_to_async(get_user) if asks else auth.aget_user)(request)
     return request._acached_user
+
+
+def get_user(request):
+    """Where the session and the backend are Django's own, which only read."""
+    return auth.get_user(request)
+
+
+threads.READING.add(get_user)
 
 
 class Message(InPlace):

@@ -2,12 +2,13 @@
 
 asgiref gives each request a new thread for its synchronous code, and ends it with the request: a database
 connection cannot outlive it. Here the threads live as long as the process. A request takes one at its first
-synchronous call and keeps it, so that all of its calls run on the same one. When it and its last call have
-ended, it gives it back, without an open transaction.
+synchronous call, but for Django's own reading, and keeps it for itself: all of its calls run there, nobody
+else's do, and what it says to its connection, or puts into a `threading.local`, is its own. When it and its last
+call have ended, it gives it back, without an open transaction.
 
-Where all threads are taken, a request shares one that is at rest between two calls of another request, and
-with none at rest waits its turn, in the order of asking and without holding up the event loop. A thread whose
-request left a transaction open between two calls is that request's alone until it ends.
+A request enters only while fewer than PERGOLA_THREADS calls run, and one that has a thread goes on at once.
+Others wait their turn, in the order of asking and without holding up the event loop. So the threads that run
+are few, and those that are held by a request that waits for something else may be more, up to a bound.
 """
 
 import asyncio
@@ -22,12 +23,30 @@ from concurrent.futures import Executor
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.signals import connection_created
+from django.db.models import QuerySet
 
 MAX_AGE = 10  # seconds for which a connection is kept; PgBouncer, told to stop, waits for all of them to go
 # threads of one process, unless PERGOLA_THREADS says another number; more of them fight for the interpreter:
 # asked by 64 at once, 8 took a tenth more processor time for twenty rows than 4, and a third longer at worst
 LIMIT = 4
+HELD = 16  # times as many threads may be held, by requests that wait for something else between two calls
 IDLE = 0  # libpq's PQTRANS_IDLE: no transaction
+
+# Django's own reading leaves nothing of the request on a thread: until a request calls something else, it
+# takes any thread for each call and holds none between, so that few threads do
+READING = {
+    QuerySet._fetch_all,
+    QuerySet.aggregate,
+    QuerySet.contains,
+    QuerySet.count,
+    QuerySet.earliest,
+    QuerySet.exists,
+    QuerySet.first,
+    QuerySet.get,
+    QuerySet.in_bulk,
+    QuerySet.last,
+    QuerySet.latest,
+}
 
 own = threading.local()
 
@@ -40,14 +59,12 @@ def limit(environ=os.environ):
 
 
 class Worker:
-    """One thread. `requests` and `calls` count who holds it and what it still has to do."""
+    """One thread, of one request at a time."""
 
     def __init__(self, pool):
         self.pool = pool
         self.queue = queue.SimpleQueue()
-        self.put_off = deque()  # what came while another request's transaction was open here
-        self.requests = self.calls = 0
-        self.owner = None  # the request that left a transaction open
+        self.held = self.in_transaction = False
         self.chores = False  # whether something is to be done before the thread is given back
         self.connections = []  # the open ones, as Django's wrappers
         self.thread = threading.Thread(target=self.run, name=f"pergola-{pool.size}", daemon=True)
@@ -57,9 +74,6 @@ class Worker:
         own.worker = self
         while call := self.next():
             request, future, function, args, kwargs = call
-            if self.owner not in (None, request):
-                self.put_off.append(call)
-                continue
             how = None
             if not future.cancelled():
                 if not request.begun:
@@ -80,49 +94,39 @@ class Worker:
         self.close_connections(self.connections)
 
     def next(self):
-        if self.put_off and self.owner is None:
-            return self.put_off.popleft()
         while True:
             try:
                 return self.queue.get(timeout=self.patience())
             except queue.Empty:
-                if not self.requests:
+                if not self.held:
                     self.close_connections([one for one in self.connections if obsolete(one)])
 
     def patience(self):
         """Seconds until a connection here is too old, while nobody holds the thread."""
         ages = [one.close_at for one in self.connections if one.close_at is not None]
-        return max(min(ages) - time.monotonic(), 1 if self.requests else 0.05) if ages else None
+        return max(min(ages) - time.monotonic(), 1 if self.held else 0.05) if ages else None
 
     def begin(self, request):
         """What Django does at a request's start: what is too old or was closed by the server is not used."""
         request.begun = True
-        # what another request holds as well may have a session that it needs
-        alone = self.requests == 1
-        self.close_connections([one for one in self.connections if hung_up(one) or (alone and obsolete(one))])
+        self.close_connections([one for one in self.connections if hung_up(one) or obsolete(one)])
+        for one in self.connections:
+            one.health_check_done = False
 
     def ended(self, request):
         pool = self.pool
         in_transaction = any(map(transaction_is_open, self.connections))
         chores = any(one.errors_occurred or one.queries_log or obsolete(one) for one in self.connections)
         with pool.lock:
-            self.chores = chores
-            leaves = request.calls == 1 and (request.over or (request.lends and not in_transaction))
+            self.in_transaction, self.chores = in_transaction, chores
+            lends = request.lends and not in_transaction and (request.streams or not chores)
+            leaves = request.calls == 1 and (request.over or lends)
             if not leaves or not (in_transaction or chores):
-                self.done(request, leaves, in_transaction)
+                pool.done(request, leaves)
                 return
         self.clean()
         with pool.lock:  # another call of its may have come meanwhile
-            self.done(request, request.calls == 1)
-
-    def done(self, request, leaves, in_transaction=False):
-        request.calls -= 1
-        self.calls -= 1
-        self.owner = request if in_transaction and not leaves else None
-        if leaves:
-            self.pool.given_back(self, request)
-        else:
-            self.pool.rests(self)
+            pool.done(request, request.calls == 1)
 
     def clean(self):
         for one in self.connections:
@@ -134,7 +138,7 @@ class Worker:
             else:
                 with contextlib.suppress(Exception):
                     one.close_if_unusable_or_obsolete()
-        self.chores = False
+        self.in_transaction = self.chores = False
         self.connections = [one for one in self.connections if one.connection is not None]
 
     def close_connections(self, connections):
@@ -154,7 +158,8 @@ class Calls(Executor):
         self.worker = None
         self.calls = 0
         self.begun = False
-        self.lends = False  # gives the thread back after each call that leaves no transaction open
+        self.lends = True  # gives the thread back after each call that leaves no transaction open
+        self.streams = False
         self.over = over  # gives it back after each call, whatever it leaves
         self.waits = None  # the calls that wait for a thread
         self.since = 0.0
@@ -167,27 +172,25 @@ class Calls(Executor):
         pool = self.pool
         with pool.lock:
             self.calls += 1
+            if self.lends and not self.streams and not reads(function):
+                self.lends = False
             if self.waits is not None:
                 self.waits.append(call)
                 return future
+            if self.worker is not None:
+                pool.running += self.calls == 1
+            elif not pool.enter(self):
+                self.waits = [call]
+                self.since = time.monotonic()
+                pool.waiting.append(self)
+                return future
             worker = self.worker
-            if worker is None:
-                worker = pool.take()
-                if worker is None:
-                    self.waits = [call]
-                    self.since = time.monotonic()
-                    pool.waiting.append(self)
-                    return future
-                self.worker = worker
-                worker.requests += 1
-            worker.calls += 1
-            pool.resting.pop(worker, None)
         worker.queue.put(call)
         return future
 
     def lend(self):
         """From here on the thread is only held while it is used: a stream waits most of its time."""
-        self.lends = True
+        self.lends = self.streams = True
         self.let_go()
 
     def close(self):
@@ -200,12 +203,20 @@ class Calls(Executor):
             worker = self.worker
             if worker is None or self.calls:
                 return  # nothing is held; or the last call gives it back
-            if worker.owner is self and not self.over:
+            if not worker.in_transaction and not worker.chores:
+                self.pool.given_back(self)
                 return
-            if worker.owner is not self and not worker.chores:
-                self.pool.given_back(worker, self)
+            if worker.in_transaction and not self.over:
                 return
         self.submit(lambda: None)
+
+
+def reads(function):
+    """Whether it is one of READING, within what asgiref makes of it."""
+    with contextlib.suppress(AttributeError, IndexError, TypeError):
+        called = function.args[-1].func
+        return getattr(called, "__func__", called) in READING
+    return False
 
 
 def settle(future, how, outcome):
@@ -218,8 +229,8 @@ class Pool:
         self.limit = limit
         self.lock = threading.Lock()
         self.size = 0
-        self.free = []  # nobody's; the last used is the first taken, so that the others' connections grow old
-        self.resting = {}  # somebody's, between two calls; in the order in which they came to rest
+        self.running = 0  # requests of which a call runs or is next on their thread
+        self.free = []  # the last used is the first taken, so that the others' connections grow old
         self.waiting = deque()
         self.taken = 0
         self.waited = 0.0
@@ -239,44 +250,42 @@ class Pool:
 
     # All of these with the lock held.
 
-    def take(self):
-        self.taken += 1
-        if self.free:
-            return self.free.pop()
-        if self.size < self.limit:
-            self.size += 1
-            return Worker(self)
-        return next(iter(self.resting), None)
-
-    def rests(self, worker):
-        if not worker.calls and worker.owner is None:
-            self.resting[worker] = None
-            self.serve(worker)
-
-    def given_back(self, worker, calls):
-        calls.worker, calls.begun = None, False
-        worker.requests -= 1
-        if worker.requests:
-            self.rests(worker)
-            return
-        self.resting.pop(worker, None)
-        if not self.serve(worker):
-            self.free.append(worker)
-
-    def serve(self, worker):
-        """Gives it the first who waits, if somebody does."""
-        if not self.waiting:
+    def enter(self, calls):
+        """Whether it has a thread now."""
+        if self.running >= self.limit or not (self.free or self.size < self.limit * HELD):
             return False
-        calls = self.waiting.popleft()
-        self.waited += time.monotonic() - calls.since
-        self.resting.pop(worker, None)
-        calls.worker = worker
-        worker.requests += 1
-        worker.calls += len(calls.waits)
-        for call in calls.waits:
-            worker.queue.put(call)
-        calls.waits = None
+        if not self.free:
+            self.size += 1
+            self.free.append(Worker(self))
+        calls.worker = self.free.pop()
+        calls.worker.held = True
+        self.taken += 1
+        self.running += 1
         return True
+
+    def done(self, calls, leaves):
+        calls.calls -= 1
+        if not calls.calls:
+            self.running -= 1
+        if leaves:
+            self.given_back(calls)
+        else:
+            self.serve()
+
+    def given_back(self, calls):
+        calls.worker.held = False
+        self.free.append(calls.worker)
+        calls.worker, calls.begun = None, False
+        self.serve()
+
+    def serve(self):
+        """Lets in who waits, as many as may."""
+        while self.waiting and self.enter(self.waiting[0]):
+            calls = self.waiting.popleft()
+            self.waited += time.monotonic() - calls.since
+            for call in calls.waits:
+                calls.worker.queue.put(call)
+            calls.waits = None
 
 
 def obsolete(connection):
@@ -326,12 +335,13 @@ def open_pool():
 
 
 def statistics():
-    """Seconds and counts since the start. `busy` are the threads that a request holds."""
+    """Seconds and counts since the start. `busy` threads are held by a request, `running` ones at work."""
     found = pool or Pool(limit())
     return {
         "size": found.size,
         "limit": found.limit,
         "busy": found.size - len(found.free),
+        "running": found.running,
         "waiting": len(found.waiting),
         "waited_seconds": found.waited,
         "taken": found.taken,

@@ -14,7 +14,6 @@ import pytest
 
 sys.path[:0] = [str(Path(__file__).parent)]
 os.environ["DJANGO_SETTINGS_MODULE"] = "leansite"
-os.environ["PERGOLA_THREADS"] = "8"
 POOL = 5
 
 PGBOUNCER = """

@@ -149,6 +149,21 @@ def test_the_async_pool_asks_without_a_thread_commits_by_itself_and_is_closed_wi
     asyncio.run(go())  # another loop has a pool of its own
 
 
+@pytest.mark.parametrize("option", ["assume_role", "isolation_level"])
+def test_what_the_async_pool_does_not_know_is_refused(asyncdb, monkeypatch, option):
+    from django.core.exceptions import ImproperlyConfigured
+    from django.db import connections
+
+    monkeypatch.setitem(connections["default"].settings_dict, "OPTIONS", {option: "x"})
+
+    async def ask():
+        async with asyncdb.connection():
+            pass
+
+    with pytest.raises(ImproperlyConfigured, match=f"asyncdb does not know Django's option {option}"):
+        asyncio.run(ask())
+
+
 def test_the_async_pool_does_not_use_what_the_server_closed(asyncdb):
     import socket as sockets
 

@@ -23,10 +23,11 @@ TOLERANCE = 30
 
 @pytest.fixture
 def pool(django, monkeypatch):
-    """A pool of the test's own, of three threads."""
+    """A pool of the test's own: three calls at once, twelve threads."""
     from pergola_runtime import threads
 
     threads.open_pool()
+    monkeypatch.setattr(threads, "HELD", 4)
     made = threads.Pool(3)
     monkeypatch.setattr(threads, "pool", made)
 
@@ -133,9 +134,31 @@ def test_a_cache_that_has_something_to_close_is_closed_by_each_who_used_it(close
     assert {*map(id, closed)} == {*map(id, used_here)}
 
 
+def test_a_cache_that_nobody_asks_may_be_missing(serve, pool):
+    from django.test import override_settings
+
+    async def view(request):
+        return respond("x")
+
+    missing = {"BACKEND": "not.there.Cache"}
+    with override_settings(
+        CACHES={"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}, "other": missing}
+    ):
+        assert text(asyncio.run(serve(view)())) == ["x"]
+
+
+def test_what_stands_in_the_place_of_a_session_is_left_alone(serve, pool):
+    async def view(request):
+        request.session = {}
+        return respond("x")
+
+    ask = serve(view, middleware=["django.contrib.sessions.middleware.SessionMiddleware"])
+    assert text(asyncio.run(ask())) == ["x"]
+
+
 @pytest.mark.parametrize(
     ("backend", "ways"),
-    [("django.contrib.auth.backends.ModelBackend", 1), ("leansite.OwnBackend", 2)],
+    [("django.contrib.auth.backends.ModelBackend", 1), ("leansite.OwnBackend", 2), ("leansite.Refusing", 2)],
 )
 def test_who_is_logged_in_is_one_way_to_the_thread_unless_the_backend_has_its_own(
     serve, pool, monkeypatch, backend, ways
@@ -152,7 +175,12 @@ def test_who_is_logged_in_is_one_way_to_the_thread_unless_the_backend_has_its_ow
         async def aget_user(self, user_id):
             return await super().aget_user(user_id)
 
+    class Refusing(ModelBackend):
+        def get_user(self, user_id):
+            """Not asked by `request.auser()`."""
+
     monkeypatch.setattr(leansite, "OwnBackend", OwnBackend, raising=False)
+    monkeypatch.setattr(leansite, "Refusing", Refusing, raising=False)
     user, _ = User.objects.get_or_create(username="one way")
     session = SessionStore()
     session[auth.SESSION_KEY] = str(user.pk)
@@ -204,9 +232,10 @@ def test_threads_and_connections_are_used_again(serve, pool, server):
 
 
 def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(serve, pool):
-    order, ticks = [], []
+    order, ticks, at_once = [], [], []
 
     def work(n):
+        at_once.append(pool.running)
         time.sleep(0.05)
         order.append(n)
 
@@ -230,36 +259,205 @@ def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(se
         ticking.cancel()
 
     asyncio.run(go())
-    assert pool.size == 3
+    assert max(at_once) == 3
     assert [n // 3 for n in order] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert len(ticks) > 12
     assert pool.waited > 0
 
 
-def test_threads_that_rest_between_two_calls_serve_others(serve, pool):
-    """Requests that look something up and then wait for long do not hold up those that come."""
+@pytest.fixture
+def directly(django, monkeypatch):
+    """Past PgBouncer, which keeps nothing between two transactions."""
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "PORT", "5432")
+
+
+@pytest.fixture
+def resting(serve):
+    """Requests that mark their thread and their connection, wait for long, and look for their marks."""
+    from django.db import connection
 
     async def view(request):
+        number = str(len(begun))
+        begun.append(number)
+        before = await sync_to_async(mark)(number)
+        held.append(number)
+        await release.wait()
+        return respond(before == await sync_to_async(marks)() == [number] * 3)
+
+    def mark(number):
+        here.number = connection.number = number
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lean.request', %s, false)", [number])
+        return marks()
+
+    def marks():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lean.request', true)")
+            return [here.number, connection.number, cursor.fetchone()[0]]
+
+    async def go(number, at_rest):
+        nonlocal release
+        release = asyncio.Event()
+        asked = asyncio.create_task(ask(number))
+        await until(lambda: len(held) == at_rest, "not so many wait with a thread")
+        await asyncio.sleep(0.1)
+        assert len(held) == at_rest
+        release.set()
+        return text(await asked)
+
+    begun, held, here, release = [], [], threading.local(), None
+    ask = serve(view)
+    return go
+
+
+def test_a_thread_and_its_connection_are_one_requests_alone_while_it_waits(resting, pool, directly):
+    """Who a thread's user or tenant is, and what SET said, is not another request's."""
+    assert asyncio.run(resting(10, at_rest=10)) == ["True"] * 10
+    assert pool.size == 10
+
+
+READS = {
+    "aggregate": lambda users: users.aaggregate(number=count("pk")),
+    "contains": lambda users: users.acontains(users.model(pk=1)),
+    "count": lambda users: users.acount(),
+    "earliest": lambda users: users.aearliest("pk"),
+    "exists": lambda users: users.aexists(),
+    "first": lambda users: users.afirst(),
+    "get": lambda users: users.aget(username="read"),
+    "in_bulk": lambda users: users.ain_bulk(),
+    "iterate": lambda users: anext(aiter(users.all())),
+    "last": lambda users: users.alast(),
+    "latest": lambda users: users.alatest("pk"),
+}
+
+
+def count(name):
+    from django.db.models import Count
+
+    return Count(name)
+
+
+def test_a_request_that_only_reads_by_django_holds_no_thread_between_two_calls(serve, pool, django):
+    from django.contrib.auth.models import User
+
+    User.objects.get_or_create(username="read")
+
+    async def view(request):
+        for name, read in READS.items():
+            await read(User.objects)
+            assert len(pool.free) == pool.size == 1, name
         first = await sync_to_async(ident)()
-        if len(held) < 3:
-            held.append(1)
-            await release.wait()
+        assert not pool.free
+        await User.objects.acount()
+        assert not pool.free
         return respond(first == await sync_to_async(ident)())
 
-    held = []
-    ask = serve(view)
+    assert text(asyncio.run(serve(view)())) == ["True"]
+
+
+def test_threads_have_a_bound_beyond_which_requests_wait(resting, pool, directly):
+    assert asyncio.run(resting(20, at_rest=12)) == ["True"] * 20
+    assert pool.size == 12
+    assert pool.waited
+
+
+def test_a_request_goes_on_while_others_have_all_turns(serve, pool):
+    """It may hold what they wait for."""
+
+    def wait():
+        assert go_on.wait(TOLERANCE)
+
+    async def first(request):
+        await sync_to_async(ident)()
+        holding.append(1)
+        await release.wait()
+        await sync_to_async(go_on.set)()
+        return respond("went on")
+
+    async def others(request):
+        await sync_to_async(wait)()
+        return respond("waited")
+
+    holding, go_on = [], threading.Event()
+    ask = serve(first, others)
 
     async def go():
         nonlocal release
         release = asyncio.Event()
-        long = asyncio.create_task(ask(3))
-        await until(lambda: len(held) == 3, "three wait")
-        short = await ask(5)
+        one = asyncio.create_task(ask())
+        await until(lambda: holding, "it rests")
+        more = asyncio.create_task(ask(5, name="others"))
+        await until(lambda: pool.running == 3 and len(pool.waiting) == 2, "all turns are taken")
         release.set()
-        return text(short) + text(await long)
+        return text(await one) + text(await more)
 
     release = None
-    assert asyncio.run(go()) == ["True"] * 8
+    assert asyncio.run(go()) == ["went on"] + ["waited"] * 5
+
+
+def test_calls_at_once_of_a_request_that_leaves_a_transaction_open_all_run(serve, pool):
+    from django.db import transaction
+
+    async def view(request):
+        return respond(
+            await asyncio.gather(
+                sync_to_async(transaction.set_autocommit)(False),
+                sync_to_async(ident)(),
+                sync_to_async(backend)(),
+            )
+        )
+
+    ask = serve(view)
+    assert all(answer.status == 200 for answer in asyncio.run(asyncio.wait_for(ask(30), TOLERANCE)))
+
+
+def test_a_connection_is_checked_once_a_request_where_the_project_wants_it(serve, pool, monkeypatch):
+    from django.db import connections
+
+    monkeypatch.setitem(connections.settings["default"], "CONN_HEALTH_CHECKS", True)
+    checked, kind = [], type(connections["default"])
+    check = kind.is_usable
+    monkeypatch.setattr(kind, "is_usable", lambda one: checked.append(1) or check(one))
+
+    async def view(request):
+        await sync_to_async(backend)()
+        return respond((await sync_to_async(backend)())[0])
+
+    ask = serve(view)
+
+    async def go():
+        for _ in range(5):
+            assert text(await ask())[0].isdecimal()
+
+    asyncio.run(go())
+    assert len(checked) == 4
+
+
+def test_the_body_is_there_for_what_still_reads_it(serve, pool):
+    def read(request):
+        assert answered.wait(TOLERANCE)
+        found.append(request.read())
+
+    async def view(request):
+        tasks.append(asyncio.create_task(sync_to_async(read)(request)))
+        await until(lambda: pool.running, "it reads")
+        return respond("soon")
+
+    found, tasks, answered = [], [], threading.Event()
+    ask = serve(view)
+
+    async def go():
+        asked = asyncio.create_task(ask(body=b"abc"))
+        await until(lambda: tasks and pool.running, "it reads")
+        await asyncio.sleep(0.1)
+        answered.set()
+        assert text(await asked) == ["soon"]
+        await asyncio.gather(*tasks)
+
+    asyncio.run(go())
+    assert found == [b"abc"]
 
 
 def test_a_transaction_left_open_between_two_calls_is_its_requests_alone(serve, pool):
@@ -573,13 +771,16 @@ def test_with_an_age_of_0_every_request_has_a_connection_of_its_own(serve, pool,
 
 
 @pytest.fixture
-def mix(serve, pool):
+def mix(serve, pool, monkeypatch):
     """Sends a thousand requests at once, of every kind; returns what was wrong.
 
     Each marks its transaction, and looks for its own mark in every later query of it.
     """
     from django.db import connection, transaction
     from django.http import StreamingHttpResponse
+    from pergola_runtime import threads
+
+    monkeypatch.setattr(threads, "HELD", 2)  # few, so that all of them are there at once
 
     def marked(own, leave_open):
         if leave_open:
@@ -671,7 +872,7 @@ def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(mix, pool, serve
     send, bad = mix
     asyncio.run(send(1000))
     assert not bad, bad[:5]
-    assert pool.size == 3
+    assert pool.size == 6
     assert open_transactions(server) == 0
 
 
@@ -700,5 +901,5 @@ def test_memory_threads_and_connections_stay_flat(mix, pool, server):
     early, late = looks[len(looks) // 4], looks[-1]
     assert late[0] <= early[0] + 10, looks
     assert {threads for _, threads, _ in looks[1:]} == {early[1]}
-    assert max(connections for *_, connections in looks) <= 3
+    assert max(connections for *_, connections in looks) <= 6
     assert open_transactions(server) == 0
