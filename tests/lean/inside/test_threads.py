@@ -397,22 +397,6 @@ def test_a_request_goes_on_while_others_have_all_turns(serve, pool):
     assert asyncio.run(go()) == ["went on"] + ["waited"] * 5
 
 
-def test_calls_at_once_of_a_request_that_leaves_a_transaction_open_all_run(serve, pool):
-    from django.db import transaction
-
-    async def view(request):
-        return respond(
-            await asyncio.gather(
-                sync_to_async(transaction.set_autocommit)(False),
-                sync_to_async(ident)(),
-                sync_to_async(backend)(),
-            )
-        )
-
-    ask = serve(view)
-    assert all(answer.status == 200 for answer in asyncio.run(asyncio.wait_for(ask(30), TOLERANCE)))
-
-
 def test_a_connection_is_checked_once_a_request_where_the_project_wants_it(serve, pool, monkeypatch):
     from django.db import connections
 
