@@ -26,7 +26,7 @@ from django.db.backends.signals import connection_created
 from django.db.models import QuerySet
 
 MAX_AGE = 10  # seconds for which a connection is kept; PgBouncer, told to stop, waits for all of them to go
-# threads of one process, unless PERGOLA_THREADS says another number; more of them fight for the interpreter:
+# calls at once in one process, unless PERGOLA_THREADS says otherwise; more of them fight for the interpreter:
 # asked by 64 at once, 8 took a tenth more processor time for twenty rows than 4, and a third longer at worst
 LIMIT = 4
 HELD = 16  # times as many threads may be held, by requests that wait for something else between two calls
@@ -160,8 +160,9 @@ class Calls(Executor):
         self.worker = None
         self.calls = 0
         self.begun = self.at_work = False
-        self.lends = True  # gives the thread back after each call that leaves no transaction open
-        self.streams = False
+        # gives the thread back after each call that leaves nothing to do there: it has only read, or streams
+        self.lends = True
+        self.streams = False  # for good, and whatever it calls, but for an open transaction
         self.over = over  # gives it back after each call, whatever it leaves
         self.waits = None  # the calls that wait for a thread
         self.since = 0.0

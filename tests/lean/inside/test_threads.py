@@ -44,6 +44,14 @@ def pool(django, monkeypatch):
 
 
 @pytest.fixture
+def few(pool, monkeypatch):
+    """No more threads than calls at once."""
+    from pergola_runtime import threads
+
+    monkeypatch.setattr(threads, "HELD", 1)
+
+
+@pytest.fixture
 def serve(pool):
     """Serves views by our handler: `serve(view)(n)` asks it n times at once and returns the answers."""
     from django.test import override_settings
@@ -231,7 +239,7 @@ def test_threads_and_connections_are_used_again(serve, pool, server):
     assert pool.size == 1
 
 
-def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(serve, pool):
+def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(serve, pool, few):
     order, ticks, at_once = [], [], []
 
     def work(n):
@@ -259,7 +267,7 @@ def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(se
         ticking.cancel()
 
     asyncio.run(go())
-    assert max(at_once) == 3
+    assert pool.size == max(at_once) == 3
     assert [n // 3 for n in order] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     assert len(ticks) > 12
     assert pool.waited > 0
@@ -755,16 +763,13 @@ def test_with_an_age_of_0_every_request_has_a_connection_of_its_own(serve, pool,
 
 
 @pytest.fixture
-def mix(serve, pool, monkeypatch):
+def mix(serve, pool):
     """Sends a thousand requests at once, of every kind; returns what was wrong.
 
     Each marks its transaction, and looks for its own mark in every later query of it.
     """
     from django.db import connection, transaction
     from django.http import StreamingHttpResponse
-    from pergola_runtime import threads
-
-    monkeypatch.setattr(threads, "HELD", 2)  # few, so that all of them are there at once
 
     def marked(own, leave_open):
         if leave_open:
@@ -852,15 +857,19 @@ def open_transactions(server):
         return cursor.fetchone()[0]
 
 
-def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(mix, pool, server):
+@pytest.mark.parametrize("held", [1, 2])
+def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(mix, pool, server, monkeypatch, held):
+    from pergola_runtime import threads
+
+    monkeypatch.setattr(threads, "HELD", held)
     send, bad = mix
     asyncio.run(send(1000))
     assert not bad, bad[:5]
-    assert pool.size == 6
+    assert pool.size == 3 * held
     assert open_transactions(server) == 0
 
 
-def test_memory_threads_and_connections_stay_flat(mix, pool, server):
+def test_memory_threads_and_connections_stay_flat(mix, pool, server, few):
     """Ten minutes with FULL=1."""
     send, bad = mix
     seconds = 600 if os.environ.get("FULL") else 10
@@ -885,5 +894,5 @@ def test_memory_threads_and_connections_stay_flat(mix, pool, server):
     early, late = looks[len(looks) // 4], looks[-1]
     assert late[0] <= early[0] + 10, looks
     assert {threads for _, threads, _ in looks[1:]} == {early[1]}
-    assert max(connections for *_, connections in looks) <= 6
+    assert max(connections for *_, connections in looks) <= 3
     assert open_transactions(server) == 0

@@ -225,6 +225,7 @@ def test_a_connection_has_what_is_asked_of_it(django):
     connection.ensure_connection()
     for name in ("close_at", "errors_occurred", "queries_log", "in_atomic_block", "closed_in_transaction"):
         assert hasattr(connection, name), name
+    assert connection.health_check_done in (True, False)
     assert connection.autocommit is True
     assert connection.connection.pgconn.transaction_status == 0
     connection.close()
