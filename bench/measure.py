@@ -44,7 +44,7 @@ PACKAGES = [
 ]
 CONNECTIONS = """
 SELECT count(*) FILTER (WHERE application_name = 'bench-direct'),
-  count(*) FILTER (WHERE application_name <> 'bench-direct')
+  count(*) FILTER (WHERE application_name <> 'bench-direct' AND backend_start >= '{since}')
 FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}';
 """
 
@@ -180,10 +180,13 @@ def accepts(path):
 
 
 class Connections:
-    """PostgreSQL's server connections of the application's user: the most that were seen at one time."""
+    """PostgreSQL's server connections of the application's user: the most that were seen at one time.
+
+    Of PgBouncer's those opened since the cell began: an earlier contestant's are there for a moment yet.
+    """
 
     def __init__(self, user, port):
-        self.question = CONNECTIONS.format(user=user).replace("\n", " ") + "\n"
+        self.user = user
         psql = ["psql", "-AtqX", "-F", " ", "-p", str(port), "-d", "postgres"]
         self.psql = subprocess.Popen(
             ["/usr/sbin/runuser", "-u", "postgres", "--", *psql],
@@ -193,18 +196,22 @@ class Connections:
             text=True,
         )
 
-    def ask(self):
-        self.psql.stdin.write(self.question)
+    def ask(self, question):
+        self.psql.stdin.write(question.replace("\n", " ") + "\n")
         self.psql.stdin.flush()
-        return [int(number) for number in self.psql.stdout.readline().split()]
+        return self.psql.stdout.readline().strip()
 
     @contextlib.contextmanager
     def watched(self):
         seen, stop = [], threading.Event()
+        question = CONNECTIONS.format(user=self.user, since=self.ask("SELECT now();"))
+
+        def look():
+            seen.append([int(number) for number in self.ask(question).split()])
 
         def watch():
             while not stop.wait(0.2):
-                seen.append(self.ask())
+                look()
 
         thread = threading.Thread(target=watch)
         thread.start()
@@ -214,7 +221,7 @@ class Connections:
         finally:
             stop.set()
             thread.join()
-            seen.append(self.ask())
+            look()
             most["direct"], most["pooled"] = (max(column) for column in zip(*seen, strict=True))
 
 
@@ -304,7 +311,7 @@ class Machine:
         return wrk.parse(done.stdout + done.stderr)
 
     def fresh_pool(self):
-        """PgBouncer closes what an earlier contestant made it open, or all would seem to need as many."""
+        """PgBouncer closes what an earlier contestant made it open, and opens what this one needs."""
         where = ["-h", self.job["pgbouncer_directory"], "-p", str(self.job["pgbouncer_port"])]
         subprocess.run(
             ["/usr/sbin/runuser", "-u", "pgbouncer", "--", "psql", *where, "-c", "RECONNECT", "pgbouncer"],

@@ -17,7 +17,7 @@ from contextvars import copy_context
 from importlib.metadata import version
 
 import django
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.conf import LazySettings, settings
 from django.core import asgi, signals
 from django.core.cache import caches, close_caches
@@ -73,8 +73,10 @@ class LeanHandler(ASGIHandler):
             self.end = self.pool.until_the_loop_ends()
             await anext(self.end)
         calls = threads.Calls(self.pool)
+        # asked by synchronous code, another request's or a test's: in its thread and its transaction
+        within = getattr(AsyncToSync.executors, "current", None) is not None
         try:
-            async with RequestContext(executor=calls):
+            async with ThreadSensitiveContext() if within else RequestContext(executor=calls):
                 await self.handle(scope, receive, send, calls)
         finally:
             calls.close()

@@ -21,7 +21,10 @@ import time
 from collections import deque
 from concurrent.futures import Executor
 
+from asgiref import sync
+from asgiref.current_thread_executor import CurrentThreadExecutor
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from django.db.backends.signals import connection_created
 from django.db.models import QuerySet
 
@@ -37,21 +40,15 @@ IDLE = 0  # libpq's PQTRANS_IDLE: no transaction
 
 # Django's own reading leaves nothing of the request on a thread: until a request calls something else, it
 # takes any thread for each call and holds none between, so that few threads do
-READING = {
-    QuerySet._fetch_all,
-    QuerySet.aggregate,
-    QuerySet.contains,
-    QuerySet.count,
-    QuerySet.earliest,
-    QuerySet.exists,
-    QuerySet.first,
-    QuerySet.get,
-    QuerySet.in_bulk,
-    QuerySet.last,
-    QuerySet.latest,
-}
+NAMES = "_fetch_all aggregate contains count earliest exists first get in_bulk last latest"
+READING = {getattr(QuerySet, name) for name in NAMES.split()}
 
-own = threading.local()
+
+class Own(threading.local):
+    request = None  # whose call this thread runs
+
+
+own = Own()
 
 
 def limit(environ=os.environ):
@@ -74,9 +71,9 @@ class Worker:
         self.thread.start()
 
     def run(self):
-        own.worker = self
         while call := self.next():
             request, future, function, args, kwargs = call
+            own.request = request
             how = outcome = None
             if not future.cancelled():
                 if not request.begun:
@@ -89,10 +86,13 @@ class Worker:
                     how = future.set_exception
             # before the caller hears of it, or both want the interpreter at once
             self.ended(request)
-            with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
-                future.get_loop().call_soon_threadsafe(settle, request, future, how, outcome)
+            loop = future.get_loop()
+            if loop is not request.loop:  # one of the request's own making, which may end before any timer
+                request.rests()
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                loop.call_soon_threadsafe(settle, request, future, how, outcome)
             # what came out is the caller's alone
-            outcome = how = call = request = future = function = args = kwargs = None
+            own.request = outcome = how = call = request = future = function = args = kwargs = loop = None
         self.close_connections(self.connections)
 
     def next(self):
@@ -117,6 +117,10 @@ class Worker:
 
     def ended(self, request):
         pool = self.pool
+        for one in connections.all(initialized_only=True):
+            if one.connection is not None and one not in self.connections:
+                one.close_at = 0.0  # connect() broke off behind the login: for nobody but this request
+                self.connections.append(one)
         in_transaction = any(map(transaction_is_open, self.connections))
         chores = any(one.errors_occurred or one.queries_log or obsolete(one) for one in self.connections)
         with pool.lock:
@@ -157,8 +161,10 @@ class Calls(Executor):
 
     def __init__(self, pool, over=False):
         self.pool = pool
+        self.loop = asyncio.get_running_loop()
         self.worker = None
         self.calls = 0
+        self.asleep = 0  # 1 while its thread waits for the event loop, within async_to_sync()
         self.begun = self.at_work = False
         # gives the thread back after each call that leaves nothing to do there: it has only read, or streams
         self.lends = True
@@ -174,31 +180,41 @@ class Calls(Executor):
         call = (self, future, function, args, kwargs)
         pool = self.pool
         with pool.lock:
-            self.calls += 1
             if self.lends and not self.streams and not reads(function):
                 self.lends = False
             if self.waits is not None:
                 self.waits.append(call)
-                return future
-            if self.worker is not None:
-                pool.running += not self.at_work
-                self.at_work = True
-            elif not pool.enter(self):
+            elif self.worker is not None or pool.enter(self):
+                self.works()
+                self.worker.queue.put(call)
+            else:
                 self.waits = [call]
                 self.since = time.monotonic()
                 pool.waiting.append(self)
-                return future
-            worker = self.worker
-        worker.queue.put(call)
+            self.calls += 1
         return future
+
+    def works(self):
+        self.pool.running += not self.at_work
+        self.at_work = True
 
     def rests(self):
         """Others may be let in, unless it has called again."""
         with self.pool.lock:
-            if self.at_work and not self.calls:
+            if self.at_work and (self.asleep > 0 or not self.calls):
                 self.at_work = False
                 self.pool.running -= 1
                 self.pool.serve()
+
+    def sleeps(self, more):
+        """Its thread begins to wait for the event loop (1), or has something to do (-1)."""
+        with self.pool.lock:
+            self.asleep += more
+            if more < 0 and self.worker is not None:
+                self.works()
+        if more > 0:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
+                self.loop.call_soon_threadsafe(self.loop.call_later, GRACE, self.rests)
 
     def lend(self):
         """From here on the thread is only held while it is used: a stream waits most of its time."""
@@ -232,10 +248,35 @@ def reads(function):
 
 
 def settle(request, future, how, outcome):
+    if request.at_work and future.get_loop() is request.loop:
+        request.loop.call_later(GRACE, request.rests)
     if how is not None and not future.cancelled():
         how(outcome)
-    if request.at_work:
-        asyncio.get_running_loop().call_later(GRACE, request.rests)
+
+
+class Bridge(CurrentThreadExecutor):
+    """In which a thread waits within async_to_sync(), and does what comes from the event loop meanwhile."""
+
+    def __init__(self, *outer):
+        super().__init__(*outer)
+        self.sleeps = own.request.sleeps if own.request else lambda more: None
+
+    def run_until_future(self, future):
+        self.sleeps(1)
+        try:
+            super().run_until_future(future)
+        finally:
+            self.sleeps(-1)
+
+    def submit(self, function, /, *args, **kwargs):
+        self.sleeps(-1)
+        try:
+            future = super().submit(function, *args, **kwargs)
+        except RuntimeError:  # nobody waits any more
+            self.sleeps(1)
+            raise
+        future.add_done_callback(lambda _: self.sleeps(1))
+        return future
 
 
 class Pool:
@@ -269,12 +310,12 @@ class Pool:
         if self.running >= self.limit or not (self.free or self.size < self.limit * HELD):
             return False
         if not self.free:
+            self.free.append(Worker(self))  # which may fail, for want of memory
             self.size += 1
-            self.free.append(Worker(self))
         calls.worker = self.free.pop()
-        calls.worker.held = calls.at_work = True
+        calls.worker.held = True
+        calls.works()
         self.taken += 1
-        self.running += 1
         return True
 
     def done(self, calls, leaves):
@@ -291,12 +332,13 @@ class Pool:
 
     def serve(self):
         """Lets in who waits, as many as may."""
-        while self.waiting and self.enter(self.waiting[0]):
-            calls = self.waiting.popleft()
-            self.waited += time.monotonic() - calls.since
-            for call in calls.waits:
-                calls.worker.queue.put(call)
-            calls.waits = None
+        with contextlib.suppress(RuntimeError):  # no thread can be started: who waits has one given back
+            while self.waiting and self.enter(self.waiting[0]):
+                calls = self.waiting.popleft()
+                self.waited += time.monotonic() - calls.since
+                for call in calls.waits:
+                    calls.worker.queue.put(call)
+                calls.waits = None
 
 
 def obsolete(connection):
@@ -324,13 +366,12 @@ def transaction_is_open(connection):
         return True
     # one that was begun by SQL, past Django
     driver = getattr(connection.connection, "pgconn", None) or getattr(connection.connection, "info", None)
-    return driver is not None and driver.transaction_status != IDLE
+    return getattr(driver, "transaction_status", IDLE) != IDLE
 
 
 def remember(sender, connection, **kwargs):
-    worker = getattr(own, "worker", None)
-    if worker is not None and connection not in worker.connections:
-        worker.connections.append(connection)
+    if own.request and connection not in own.request.worker.connections:
+        own.request.worker.connections.append(connection)
 
 
 pool = None
@@ -342,6 +383,7 @@ def open_pool():
     if pool is None:
         pool = Pool(limit())
         connection_created.connect(remember, dispatch_uid="pergola_runtime.threads")
+        sync.CurrentThreadExecutor = Bridge
     return pool
 
 

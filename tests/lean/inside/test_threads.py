@@ -405,6 +405,173 @@ def test_a_request_goes_on_while_others_have_all_turns(serve, pool):
     assert asyncio.run(go()) == ["went on"] + ["waited"] * 5
 
 
+def test_a_request_whose_thread_waits_for_the_event_loop_lets_others_in(serve, pool):
+    """As each asynchronous view behind a synchronous middleware, which holds its thread all the while."""
+
+    async def waiting(request):
+        holding.append(await sync_to_async(ident)())
+        await release.wait()
+        return respond(holding.count(await sync_to_async(ident)()))
+
+    async def releasing(request):
+        release.set()
+        return respond("released")
+
+    holding, release = [], None
+    ask = serve(waiting, releasing, middleware=["leansite.synchronous"])
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        asked = asyncio.create_task(ask(11))
+        await until(lambda: len(holding) == 11, "all have a thread")
+        await until(lambda: not pool.running, "none is at work")
+        return text(await ask(1, "releasing")) + text(await asked)
+
+    assert asyncio.run(go()) == ["released"] + ["1"] * 11
+
+
+def test_calls_from_another_event_loop_of_the_request_s_let_others_in(serve, pool):
+    async def call():
+        return await sync_to_async(ident)()
+
+    async def waiting(request):
+        holding.append(await sync_to_async(lambda: asyncio.run(call()), thread_sensitive=False)())
+        await release.wait()
+        return respond("waited")
+
+    async def releasing(request):
+        await sync_to_async(ident)()
+        release.set()
+        return respond("released")
+
+    holding, release = [], None
+    ask = serve(waiting, releasing)
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        asked = asyncio.create_task(ask(3))
+        await until(lambda: len(holding) == 3, "all have a thread")
+        return text(await ask(1, "releasing")) + text(await asked)
+
+    assert asyncio.run(go()) == ["released"] + ["waited"] * 3
+
+
+def test_what_synchronous_code_asks_of_the_application_is_done_in_its_thread_and_transaction(serve, pool):
+    """As a project's tests do, within the transaction that Django's TestCase undoes."""
+    from django.db import connection, transaction
+
+    def inner(request):
+        return respond((ident(), connection.in_atomic_block))
+
+    def outer(request):
+        with transaction.atomic():
+            (answer,) = async_to_sync(ask)(1, "inner")
+        return respond(answer.body.decode() == str((ident(), True)))
+
+    ask = serve(outer, inner)
+    assert text(asyncio.run(asyncio.wait_for(ask(6), TOLERANCE))) == ["True"] * 6
+
+
+@pytest.fixture
+def starting(monkeypatch):
+    """Whether the pool's next threads cannot be started, as at the unit's TasksMax; the last is the first."""
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name.startswith("pergola-") and failures and failures.pop():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    failures = []
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    return failures
+
+
+def test_a_thread_that_cannot_be_started_costs_one_answer_and_no_more(serve, pool, starting):
+    async def view(request):
+        return respond(await sync_to_async(str)("served"))
+
+    starting += [True] * 12
+    ask = serve(view)
+
+    async def go():
+        while starting:
+            await ask(1)
+        return text(await ask(5))
+
+    assert asyncio.run(go()) == ["served"] * 5
+    assert pool.running == 0
+
+
+def test_who_waits_while_no_thread_can_be_started_has_the_next_that_is_given_back(serve, pool, starting):
+    async def view(request):
+        holding.append(await sync_to_async(ident)())
+        await release.wait()
+        return respond("served")
+
+    holding, release = [], None
+    starting += [True] * 50 + [False] * 3
+    ask = serve(view)
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        asked = asyncio.create_task(ask(9))
+        await until(lambda: len(holding) == 3, "three have a thread")
+        await until(lambda: pool.running == 0, "they wait for something else")
+        assert len(pool.waiting) == 6
+        release.set()
+        return text(await asyncio.wait_for(asked, TOLERANCE))
+
+    assert asyncio.run(go()) == ["served"] * 9
+    assert pool.size == 3
+
+
+def test_a_connection_that_breaks_off_behind_its_login_is_not_used_again(serve, pool, server, monkeypatch):
+    """As PgBouncer's does whose PostgreSQL is away. Nobody has heard of it: it was not yet made."""
+    from django.db import connections, transaction
+
+    kind = type(connections["default"])
+    real = kind.init_connection_state
+
+    def breaks(one):
+        real(one)
+        broken.append(one.connection.info.backend_pid)
+        if len(broken) == 1:
+            transaction.set_autocommit(False)
+            raise ValueError("broken off")
+
+    async def view(request):
+        return respond(await sync_to_async(transaction.get_autocommit)() and await sync_to_async(backend)())
+
+    broken = []
+    monkeypatch.setattr(kind, "init_connection_state", breaks)
+    ask = serve(view)
+
+    async def go():
+        return [answer.status for _ in range(3) for answer in await ask(1)]
+
+    assert asyncio.run(go()) == [500, 200, 200]
+    assert len(broken) == 2
+
+
+@pytest.mark.parametrize("driver", [{"info": print}, {"info": {}}, {}])
+def test_a_driver_that_does_not_tell_of_transactions_is_taken_at_djangos_word(django, driver):
+    """`info` is a connection's status in psycopg2, and a method in mysqlclient."""
+    from types import SimpleNamespace
+
+    from pergola_runtime.threads import transaction_is_open
+
+    settings = {"AUTOCOMMIT": True}
+    one = SimpleNamespace(connection=SimpleNamespace(**driver), in_atomic_block=False, settings_dict=settings)
+    assert [transaction_is_open(SimpleNamespace(autocommit=how, **vars(one))) for how in (True, False)] == [
+        False,
+        True,
+    ]
+
+
 def test_a_connection_is_checked_once_a_request_where_the_project_wants_it(serve, pool, monkeypatch):
     from django.db import connections
 

@@ -8,7 +8,9 @@ import inspect
 from concurrent.futures import Executor
 
 import pytest
-from asgiref.sync import SyncToAsync, ThreadSensitiveContext, sync_to_async
+from asgiref import sync
+from asgiref.current_thread_executor import CurrentThreadExecutor
+from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 
 
 def test_nobody_but_these_listens_to_a_request_in_django(django):
@@ -217,6 +219,33 @@ def test_asgiref_keeps_a_contexts_executor_where_ours_puts_it_back():
     with pytest.raises(RuntimeError, match="has exited"):
         asyncio.run(go(ThreadSensitiveContext(executor=Own())))
     assert not SyncToAsync.thread_sensitive_context.get(None)
+
+
+def test_async_to_sync_waits_in_what_asgiref_names_for_it(monkeypatch):
+    """And from within, the name of that is known: by it the handler knows that synchronous code asks it."""
+
+    class Noting(CurrentThreadExecutor):
+        def run_until_future(self, future):
+            noted.append("waits")
+            super().run_until_future(future)
+            noted.append("goes on")
+
+        def submit(self, *args):
+            noted.append("is given work")
+            return super().submit(*args)
+
+    async def within():
+        current = AsyncToSync.executors.current
+        return isinstance(current, Noting) and await sync_to_async(str)("done")
+
+    async def go():
+        assert getattr(AsyncToSync.executors, "current", None) is None
+        return await sync_to_async(async_to_sync(within))()
+
+    noted = []
+    monkeypatch.setattr(sync, "CurrentThreadExecutor", Noting)
+    assert asyncio.run(go()) == "done"
+    assert noted == ["waits", "is given work", "goes on"]
 
 
 def test_a_connection_has_what_is_asked_of_it(django):
