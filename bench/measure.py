@@ -42,11 +42,9 @@ PACKAGES = [
     *("django", "asgiref", "gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "httptools", "psycopg"),
     *("psycopg-pool", "channels", "daphne", "fastapi", "granian", "hypercorn", "aiohttp"),
 ]
-CONNECTIONS = """
-SELECT count(*) FILTER (WHERE application_name = 'bench-direct'),
-  count(*) FILTER (WHERE application_name <> 'bench-direct' AND backend_start >= '{since}')
-FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}';
-"""
+CONNECTIONS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}' AND "
+)
 
 
 class RefusedError(Exception):
@@ -101,7 +99,7 @@ class Running:
                 subprocess.Popen(
                     [PROGRAMS / program, *rest],
                     cwd=HOME,
-                    env=machine.environment | service.environment,
+                    env=machine.environment | {"BENCH_SERVICE": service.name} | service.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -180,13 +178,10 @@ def accepts(path):
 
 
 class Connections:
-    """PostgreSQL's server connections of the application's user: the most that were seen at one time.
-
-    Of PgBouncer's those opened since the cell began: an earlier contestant's are there for a moment yet.
-    """
+    """PostgreSQL's server connections of the application's user: the most that were seen at one time."""
 
     def __init__(self, user, port):
-        self.user = user
+        self.question = CONNECTIONS.format(user=user)
         psql = ["psql", "-AtqX", "-F", " ", "-p", str(port), "-d", "postgres"]
         self.psql = subprocess.Popen(
             ["/usr/sbin/runuser", "-u", "postgres", "--", *psql],
@@ -197,17 +192,21 @@ class Connections:
         )
 
     def ask(self, question):
-        self.psql.stdin.write(question.replace("\n", " ") + "\n")
+        self.psql.stdin.write(question + "\n")
         self.psql.stdin.flush()
         return self.psql.stdout.readline().strip()
 
     @contextlib.contextmanager
-    def watched(self):
+    def watched(self, name):
+        """Of the direct service of that name; or with none, of PgBouncer's."""
+        which = f"application_name = 'bench-{name}'"
+        if name is None:  # those of an earlier contestant are there for a moment yet
+            began = self.ask("SELECT now();")
+            which = f"application_name NOT LIKE 'bench-%' AND backend_start >= '{began}'"
         seen, stop = [], threading.Event()
-        question = CONNECTIONS.format(user=self.user, since=self.ask("SELECT now();"))
 
         def look():
-            seen.append([int(number) for number in self.ask(question).split()])
+            seen.append(int(self.ask(f"{self.question}{which};")))
 
         def watch():
             while not stop.wait(0.2):
@@ -215,14 +214,12 @@ class Connections:
 
         thread = threading.Thread(target=watch)
         thread.start()
-        most = {}
         try:
-            yield most
+            yield seen
         finally:
             stop.set()
             thread.join()
             look()
-            most["direct"], most["pooled"] = (max(column) for column in zip(*seen, strict=True))
 
 
 class Machine:
@@ -244,7 +241,7 @@ class Machine:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=HOME,
-            env=self.environment | {"BENCH_DATABASE": "direct"},
+            env=self.environment | {"BENCH_DATABASE": "direct", "BENCH_SERVICE": "seed"},
             capture_output=True,
             text=True,
             check=False,
@@ -327,7 +324,7 @@ class Machine:
         if group.endpoint in DATABASE_ENDPOINTS and not direct:
             self.fresh_pool()
         cpu = service.cpu_seconds()
-        with self.connections.watched() as most:
+        with self.connections.watched(service.service.name if direct else None) as connections:
             figures = self.wrk(contestant, group, group.seconds)
         cpu, memory = service.cpu_seconds() - cpu, service.memory_mb()
         service.rest()
@@ -341,7 +338,7 @@ class Machine:
             "p99_ms": figures.p99_ms,
             "errors": figures.errors,
             "rss_mb": memory,
-            "pg_connections": most["direct" if direct else "pooled"],
+            "pg_connections": max(connections),
             "cpu_ms": 1000 * cpu / figures.requests if figures.requests else math.nan,
         }
 

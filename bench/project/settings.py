@@ -14,7 +14,9 @@ default = DATABASES["default"]
 if os.environ.get("BENCH_DATABASE") == "direct":
     default |= {key: DATABASES["direct"][key] for key in ("HOST", "PORT")}
     # how PostgreSQL's own table of connections tells them from PgBouncer's
-    default["OPTIONS"] = default.get("OPTIONS", {}) | {"application_name": "bench-direct"}
+    default["OPTIONS"] = default.get("OPTIONS", {}) | {
+        "application_name": f"bench-{os.environ['BENCH_SERVICE']}"
+    }
 if "BENCH_CONN_MAX_AGE" in os.environ:
     default["CONN_MAX_AGE"] = int(os.environ["BENCH_CONN_MAX_AGE"])
 if "BENCH_POOL" in os.environ:
