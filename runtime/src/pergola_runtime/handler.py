@@ -69,14 +69,17 @@ class LeanHandler(ASGIHandler):
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             raise ValueError(f"Django can only handle ASGI/HTTP connections, not {scope['type']}.")
+        if getattr(AsyncToSync.executors, "current", None) is not None:
+            # asked by synchronous code, another request's or a test's: in its thread and its transaction
+            async with ThreadSensitiveContext():
+                await super().handle(scope, receive, send)
+            return
         if self.end is None:
             self.end = self.pool.until_the_loop_ends()
             await anext(self.end)
         calls = threads.Calls(self.pool)
-        # asked by synchronous code, another request's or a test's: in its thread and its transaction
-        within = getattr(AsyncToSync.executors, "current", None) is not None
         try:
-            async with ThreadSensitiveContext() if within else RequestContext(executor=calls):
+            async with RequestContext(executor=calls):
                 await self.handle(scope, receive, send, calls)
         finally:
             calls.close()
@@ -103,6 +106,7 @@ class LeanHandler(ASGIHandler):
                     calls.lend()
                 await self.send_response(response, send)
             except asyncio.CancelledError:
+                AsyncToSync.executors.current = None  # a call that was cancelled brought its thread's back
                 if not disconnect.cancelled:
                     raise  # somebody else wants this task to end
             finally:

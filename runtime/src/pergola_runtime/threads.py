@@ -195,8 +195,9 @@ class Calls(Executor):
         return future
 
     def works(self):
-        self.pool.running += not self.at_work
-        self.at_work = True
+        if self.asleep <= 0:
+            self.pool.running += not self.at_work
+            self.at_work = True
 
     def rests(self):
         """Others may be let in, unless it has called again."""
@@ -390,12 +391,6 @@ def open_pool():
 def statistics():
     """Seconds and counts since the start. `busy` threads are held by a request, `running` ones at work."""
     found = pool or Pool(limit())
-    return {
-        "size": found.size,
-        "limit": found.limit,
-        "busy": found.size - len(found.free),
-        "running": found.running,
-        "waiting": len(found.waiting),
-        "waited_seconds": found.waited,
-        "taken": found.taken,
-    }
+    counted = {name: getattr(found, name) for name in ("size", "limit", "running", "taken")}
+    busy, waiting = found.size - len(found.free), len(found.waiting)
+    return counted | {"busy": busy, "waiting": waiting, "waited_seconds": found.waited}

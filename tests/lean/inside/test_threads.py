@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import re
+import socket as sockets
 import threading
 import time
 from contextlib import ExitStack
@@ -96,6 +97,12 @@ def backend():
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid(), pg_current_xact_id_if_assigned()::text")
         return cursor.fetchone()
+
+
+def hang_up(connection):
+    """As PgBouncer does when it ends."""
+    with sockets.socket(fileno=sockets.dup(connection.connection.fileno())) as copy:
+        copy.shutdown(sockets.SHUT_RDWR)
 
 
 def respond(value):
@@ -431,6 +438,61 @@ def test_a_request_whose_thread_waits_for_the_event_loop_lets_others_in(serve, p
     assert asyncio.run(go()) == ["released"] + ["1"] * 11
 
 
+def test_a_call_behind_a_thread_that_waits_for_the_event_loop_lets_others_in(serve, pool):
+    async def waiting(request):
+        first = asyncio.create_task(sync_to_async(async_to_sync(waits))())
+        await until(lambda: pool.size and not pool.running, "its thread waits")
+        second = asyncio.create_task(sync_to_async(ident)())
+        await asyncio.sleep(0.05)
+        holding.append(1)
+        return respond((await first, await second == await sync_to_async(ident)()))
+
+    async def waits():
+        await release.wait()
+        return "waited"
+
+    async def releasing(request):
+        await sync_to_async(ident)()
+        release.set()
+        return respond("released")
+
+    holding, release = [], None
+    ask = serve(waiting, releasing)
+
+    async def go():
+        nonlocal release
+        release = asyncio.Event()
+        asked = asyncio.create_task(ask(3))
+        await until(lambda: len(holding) == 3, "all have a thread")
+        return text(await ask(1, "releasing")) + text(await asked)
+
+    assert asyncio.run(go()) == ["released"] + ["('waited', True)"] * 3
+
+
+def test_clients_that_go_while_a_thread_waits_for_the_event_loop_leave_no_error(serve, pool, monkeypatch):
+    from pergola_runtime import handler
+
+    monkeypatch.setattr(handler, "LISTEN_AFTER", 0.001)
+
+    async def view(request):
+        await asyncio.sleep(0.005)
+        await sync_to_async(ident)()
+        await asyncio.sleep(0.005)
+        return respond(request.body.decode())
+
+    chance = random.Random(5)
+    ask = serve(view, middleware=["leansite.synchronous"])
+
+    async def go():
+        for _ in range(20):
+            going = (ask(leaves_after=chance.random() / 30) for _ in range(30))
+            answers = [answer for (answer,) in await asyncio.gather(*going)]
+            assert {answer.error for answer in answers} == {""}
+            assert {answer.status for answer in answers} <= {0, 200}
+
+    asyncio.run(go())
+
+
 def test_calls_from_another_event_loop_of_the_request_s_let_others_in(serve, pool):
     async def call():
         return await sync_to_async(ident)()
@@ -472,6 +534,27 @@ def test_what_synchronous_code_asks_of_the_application_is_done_in_its_thread_and
 
     ask = serve(outer, inner)
     assert text(asyncio.run(asyncio.wait_for(ask(6), TOLERANCE))) == ["True"] * 6
+
+
+def test_synchronous_code_that_serves_no_request_asks_the_application_as_djangos(serve, pool):
+    """As a command or a Celery task does, whose thread is not one of ours."""
+    from django.db import connection
+
+    def view(request):
+        return respond(backend()[0])
+
+    def breaks(request):
+        connection.ensure_connection()
+        hang_up(connection)
+        return view(request)
+
+    ask = async_to_sync(serve(view, breaks))
+    try:
+        answers = [answer for name in ("view", "breaks", "view", "view") for answer in ask(1, name)]
+        assert [answer.status for answer in answers] == [200, 500, 200, 200]
+        assert pool.size == 0
+    finally:
+        connection.close()
 
 
 @pytest.fixture
@@ -862,17 +945,10 @@ def test_a_connection_that_the_server_closed_is_not_used(serve, pool, server):
 
     async def go():
         first = text(await ask(1))[0]
-        hang_up()
-        return first, text(await ask(1))[0]
-
-    def hang_up():
-        """As PgBouncer does when it ends."""
-        import socket as sockets
-
         (worker,) = pool.free
         for one in worker.connections:
-            with sockets.socket(fileno=sockets.dup(one.connection.fileno())) as copy:
-                copy.shutdown(sockets.SHUT_RDWR)
+            hang_up(one)
+        return first, text(await ask(1))[0]
 
     first, second = asyncio.run(go())
     assert first.isdecimal()
