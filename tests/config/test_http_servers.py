@@ -135,6 +135,18 @@ def test_a_server_does_what_the_table_says_and_finishes_what_runs(server_with, t
         assert stat.S_IMODE(running.path.stat().st_mode) == 0o660
 
 
+def test_granian_hears_a_stop_while_its_workers_start(server_with, tmp_path):
+    """One that did not would serve on, and be killed after 30 seconds with what it serves."""
+    own = {"app_home": str(tmp_path / "home"), "app_web_workers": 2, "app_asgi": "asgi_apps:everything_late"}
+    with serving(server_with(app_http_server="granian", **own), tmp_path) as running:
+        wait_for(lambda: len(list(tmp_path.glob("imports-*"))) == 2, "both workers to import")
+        running.signal(signal.SIGTERM)
+        running.says("Shutting down")
+        (tmp_path / "imported").touch()
+        assert running.exit_code() == 0
+        assert "refused to gracefully stop" not in running.log()
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """A certificate of this machine's, and its key."""

@@ -35,8 +35,8 @@ def comes_back(lab, is_ready):
         try:
             wait_until(is_ready, 60 * PATIENCE, f"readyz answers after {what}")
         except AssertionError:
-            told = "systemctl --failed; systemctl list-jobs; ss -ltn; sudo journalctl -b -p notice -n 80"
-            lab.run("vagrant", "ssh", "--command", told)
+            lab.run(*lab.shell, "systemctl --failed; systemctl list-jobs; ss -ltn; ip -brief address")
+            lab.run(*lab.shell, "sudo journalctl --boot --no-pager --lines=200")
             raise
 
     return wait

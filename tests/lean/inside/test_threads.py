@@ -412,61 +412,67 @@ def test_a_request_goes_on_while_others_have_all_turns(serve, pool):
     assert asyncio.run(go()) == ["went on"] + ["waited"] * 5
 
 
-def test_a_request_whose_thread_waits_for_the_event_loop_lets_others_in(serve, pool):
-    """As each asynchronous view behind a synchronous middleware, which holds its thread all the while."""
-
-    async def waiting(request):
-        holding.append(await sync_to_async(ident)())
-        await release.wait()
-        return respond(holding.count(await sync_to_async(ident)()))
+@pytest.fixture
+def let_in(serve, pool):
+    """`let_in(view, number)`: what so many requests answer that wait within the view, each told by
+    `holding`, for a further one, which makes a call of its own and sets `release`."""
 
     async def releasing(request):
-        release.set()
+        await sync_to_async(ident)()
+        asked.release.set()
         return respond("released")
 
-    holding, release = [], None
-    ask = serve(waiting, releasing, middleware=["leansite.synchronous"])
-
-    async def go():
-        nonlocal release
-        release = asyncio.Event()
-        asked = asyncio.create_task(ask(11))
-        await until(lambda: len(holding) == 11, "all have a thread")
+    async def go(ask, number):
+        waiting = asyncio.create_task(ask(number))
+        await until(lambda: len(asked.holding) == number, "all have a thread")
         await until(lambda: not pool.running, "none is at work")
-        return text(await ask(1, "releasing")) + text(await asked)
+        assert text(await ask(1, "releasing")) == ["released"]
+        return text(await waiting)
 
-    assert asyncio.run(go()) == ["released"] + ["1"] * 11
+    def asked(view, number, **options):
+        return asyncio.run(go(serve(view, releasing, **options), number))
+
+    asked.holding, asked.release = [], asyncio.Event()
+    return asked
 
 
-def test_a_call_behind_a_thread_that_waits_for_the_event_loop_lets_others_in(serve, pool):
-    async def waiting(request):
+def test_a_request_whose_thread_waits_for_the_event_loop_lets_others_in(let_in):
+    """As each asynchronous view behind a synchronous middleware, which holds its thread all the while."""
+
+    async def view(request):
+        let_in.holding.append(await sync_to_async(ident)())
+        await let_in.release.wait()
+        return respond(let_in.holding.count(await sync_to_async(ident)()))
+
+    assert let_in(view, 11, middleware=["leansite.synchronous"]) == ["1"] * 11
+
+
+def test_a_call_behind_a_thread_that_waits_for_the_event_loop_lets_others_in(let_in, pool):
+    async def view(request):
         first = asyncio.create_task(sync_to_async(async_to_sync(waits))())
         await until(lambda: pool.size and not pool.running, "its thread waits")
         second = asyncio.create_task(sync_to_async(ident)())
         await asyncio.sleep(0.05)
-        holding.append(1)
+        let_in.holding.append(1)
         return respond((await first, await second == await sync_to_async(ident)()))
 
     async def waits():
-        await release.wait()
+        await let_in.release.wait()
         return "waited"
 
-    async def releasing(request):
-        await sync_to_async(ident)()
-        release.set()
-        return respond("released")
+    assert let_in(view, 3) == ["('waited', True)"] * 3
 
-    holding, release = [], None
-    ask = serve(waiting, releasing)
 
-    async def go():
-        nonlocal release
-        release = asyncio.Event()
-        asked = asyncio.create_task(ask(3))
-        await until(lambda: len(holding) == 3, "all have a thread")
-        return text(await ask(1, "releasing")) + text(await asked)
+def test_calls_from_another_event_loop_of_the_request_s_let_others_in(let_in):
+    async def call():
+        return await sync_to_async(ident)()
 
-    assert asyncio.run(go()) == ["released"] + ["('waited', True)"] * 3
+    async def view(request):
+        let_in.holding.append(await sync_to_async(lambda: asyncio.run(call()), thread_sensitive=False)())
+        await let_in.release.wait()
+        return respond("waited")
+
+    assert let_in(view, 3) == ["waited"] * 3
 
 
 def test_clients_that_go_while_a_thread_waits_for_the_event_loop_leave_no_error(serve, pool, monkeypatch):
@@ -493,33 +499,6 @@ def test_clients_that_go_while_a_thread_waits_for_the_event_loop_leave_no_error(
     asyncio.run(go())
 
 
-def test_calls_from_another_event_loop_of_the_request_s_let_others_in(serve, pool):
-    async def call():
-        return await sync_to_async(ident)()
-
-    async def waiting(request):
-        holding.append(await sync_to_async(lambda: asyncio.run(call()), thread_sensitive=False)())
-        await release.wait()
-        return respond("waited")
-
-    async def releasing(request):
-        await sync_to_async(ident)()
-        release.set()
-        return respond("released")
-
-    holding, release = [], None
-    ask = serve(waiting, releasing)
-
-    async def go():
-        nonlocal release
-        release = asyncio.Event()
-        asked = asyncio.create_task(ask(3))
-        await until(lambda: len(holding) == 3, "all have a thread")
-        return text(await ask(1, "releasing")) + text(await asked)
-
-    assert asyncio.run(go()) == ["released"] + ["waited"] * 3
-
-
 def test_what_synchronous_code_asks_of_the_application_is_done_in_its_thread_and_transaction(serve, pool):
     """As a project's tests do, within the transaction that Django's TestCase undoes."""
     from django.db import connection, transaction
@@ -534,6 +513,20 @@ def test_what_synchronous_code_asks_of_the_application_is_done_in_its_thread_and
 
     ask = serve(outer, inner)
     assert text(asyncio.run(asyncio.wait_for(ask(6), TOLERANCE))) == ["True"] * 6
+
+
+def test_what_asynchronous_code_asks_of_the_application_has_a_thread_of_its_own(serve, pool):
+    async def inner(request):
+        return respond(await sync_to_async(ident)())
+
+    async def outer(request):
+        before = await sync_to_async(ident)()
+        (answer,) = await ask(1, "inner")
+        after = await sync_to_async(ident)()
+        return respond((before == after, answer.body.decode() == str(before)))
+
+    ask = serve(outer, inner)
+    assert text(asyncio.run(ask(6))) == ["(True, False)"] * 6
 
 
 def test_synchronous_code_that_serves_no_request_asks_the_application_as_djangos(serve, pool):

@@ -245,7 +245,8 @@ def test_async_to_sync_waits_in_what_asgiref_names_for_it(monkeypatch):
     noted = []
     monkeypatch.setattr(sync, "CurrentThreadExecutor", Noting)
     assert asyncio.run(go()) == "done"
-    assert noted == ["waits", "is given work", "goes on"]
+    assert set(noted[:2]) == {"waits", "is given work"}  # the event loop may be first
+    assert noted[2:] == ["goes on"]
 
 
 def test_a_connection_has_what_is_asked_of_it(django):
