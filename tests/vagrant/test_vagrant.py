@@ -85,10 +85,25 @@ def test_a_virtual_machine_has_a_kernel_of_its_own_that_enforces_limits(lab, up)
             assert asked(f"{unit} {limit} {command}").returncode != 0
 
 
-def test_reload_brings_everything_back_by_itself(lab, comes_back):
+@pytest.fixture
+def kept(lab, up):
+    """Somebody is in a container's network, which outlives it so; as for connections that break off."""
+    if PROVIDER != "lxc":
+        yield
+        return
+    pid = lab.works("lxc-info", "--name", lab.name, "--no-humanize", "--pid").strip()
+    somebody = lab.start("nsenter", f"--net=/proc/{pid}/ns/net", "sleep", "infinity")
+    yield
+    lab.end_group(somebody)
+
+
+def test_reload_brings_everything_back_by_itself(lab, kept, comes_back):
     with lab.timed("vagrant reload, until ready"):
         lab.works("vagrant", "reload", "--no-provision", "--no-color", seconds=300)
         comes_back("vagrant reload")
+    if PROVIDER == "lxc":
+        links = lab.works("ip", "-brief", "link", "show", "master", "pergola-vagrant").splitlines()
+        assert len(links) == 1, "the address is also answered by what is left of the former machine"
 
 
 def test_a_snapshot_brings_back_what_was(lab, is_ready, comes_back):
