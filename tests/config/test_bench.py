@@ -1,8 +1,10 @@
 """The benchmark's own arithmetic; how fast anything is is no test's business."""
 
+import itertools
 import json
 import math
 import xml.etree.ElementTree as ET
+from collections import Counter
 
 import pytest
 from house import ROOT
@@ -151,6 +153,17 @@ def test_every_target_is_measured_by_a_default_run():
             and {target.ours, target.theirs} <= set(group.contestants)
             for group in groups
         ), target.text
+
+
+def test_what_is_close_to_its_target_is_measured_again_in_a_default_run():
+    rounds = Counter()
+    for group in plan.chosen(paths=["direct"]):
+        for pair in itertools.permutations(group.contestants, 2):
+            rounds[*pair, group.endpoint, group.clients] += group.rounds
+    assert rounds["pergola", "wsgi", "rows", 64] == 15
+    assert rounds["pergola", "fastapi", "row", 64] == 15
+    assert rounds["pergola", "wsgi", "session", 64] == 10
+    assert rounds["pergola", "stock", "hello", 64] == 5
 
 
 def test_each_contestant_has_a_service_that_is_used():
