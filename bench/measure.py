@@ -23,6 +23,8 @@ import threading
 import time
 from pathlib import Path
 
+import psycopg
+
 HERE = Path(__file__).resolve().parent
 HOME = HERE.parent
 sys.path.insert(0, str(HOME))
@@ -308,7 +310,11 @@ class Machine:
         return wrk.parse(done.stdout + done.stderr)
 
     def fresh_pool(self):
-        """PgBouncer closes what an earlier contestant made it open, and opens what this one needs."""
+        """PgBouncer closes what an earlier contestant made it open, and opens what this one needs.
+
+        An earlier one may have taken all of PostgreSQL's connections. Where PgBouncer wanted one meanwhile,
+        it refuses whoever comes, until it is let in again: that is not to be an error of this contestant.
+        """
         where = ["-h", self.job["pgbouncer_directory"], "-p", str(self.job["pgbouncer_port"])]
         subprocess.run(
             ["/usr/sbin/runuser", "-u", "pgbouncer", "--", "psql", *where, "-c", "RECONNECT", "pgbouncer"],
@@ -316,17 +322,26 @@ class Machine:
             check=True,
             capture_output=True,
         )  # fmt: skip
+        wait_for(self.pool_answers, "PgBouncer does not answer")
+
+    def pool_answers(self):
+        with (
+            contextlib.suppress(psycopg.OperationalError),
+            psycopg.connect(self.environment["DATABASE_URL"]) as connection,
+        ):
+            return connection.execute("SELECT 1").fetchone()
 
     def cell(self, name, group):
         contestant = CONTESTANTS[name]
         service = self.service(contestant.service)
         direct = "BENCH_DATABASE" in service.service.environment
-        if group.endpoint in DATABASE_ENDPOINTS and not direct:
-            self.fresh_pool()
-        cpu = service.cpu_seconds()
         with self.connections.watched(service.service.name if direct else None) as connections:
+            if group.endpoint in DATABASE_ENDPOINTS and not direct:
+                self.fresh_pool()
+            cpu = service.cpu_seconds()
             figures = self.wrk(contestant, group, group.seconds)
-        cpu, memory = service.cpu_seconds() - cpu, service.memory_mb()
+            cpu = service.cpu_seconds() - cpu
+        memory = service.memory_mb()
         service.rest()
         return {
             "contestant": name,
