@@ -20,20 +20,16 @@ import django
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.conf import LazySettings, settings
 from django.core import asgi, signals
-from django.core.cache import caches, close_caches
-from django.core.cache.backends.base import BaseCache, InvalidCacheBackendError
+from django.core.cache import BaseCache, InvalidCacheBackendError, caches, close_caches
 from django.core.exceptions import ImproperlyConfigured, RequestAborted
 from django.core.handlers import asgi as handlers
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
 from django.http.response import HttpResponseBase
 from django.urls import include, set_script_prefix, set_urlconf
 
 from pergola_runtime import threads
-from pergola_runtime.middleware import named_in_place
-
-logger = logging.getLogger(__name__)
+from pergola_runtime.middleware import ASGIRequest, in_place
 
 # seconds; to listen costs as much as a short answer, and what is nearly answered needs no cancelling
 LISTEN_AFTER = 0.2
@@ -52,19 +48,25 @@ class RequestContext(ThreadSensitiveContext):
         SyncToAsync.context_to_thread_executor[self] = self._executor
 
 
-class LeanHandler(ASGIHandler):
+class LeanHandler(handlers.ASGIHandler):
+    request_class = ASGIRequest
+
     def __init__(self):
         self.pool = threads.open_pool()
         self.end = None
         self.quiet = {}  # the receivers of a signal, when nobody but Django was among them
         # the signals'; receivers may have named Django's
-        self.sender = ASGIHandler if type(self) is LeanHandler else type(self)
+        self.sender = handlers.ASGIHandler if type(self) is LeanHandler else type(self)
         self.caches_close = copy_context().run(caches_close)
         super().__init__()
 
     def load_middleware(self, is_async=False):
-        with named_in_place():
+        named = settings.MIDDLEWARE
+        settings.MIDDLEWARE = [in_place(path) for path in named]  # Django loads them by name alone
+        try:
             super().load_middleware(is_async)
+        finally:
+            settings.MIDDLEWARE = named
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -77,12 +79,9 @@ class LeanHandler(ASGIHandler):
         if self.end is None:
             self.end = self.pool.until_the_loop_ends()
             await anext(self.end)
-        calls = threads.Calls(self.pool)
-        try:
+        with closing(threads.Calls(self.pool)) as calls:
             async with RequestContext(executor=calls):
                 await self.handle(scope, receive, send, calls)
-        finally:
-            calls.close()
 
     async def handle(self, scope, receive, send, calls):
         try:
@@ -172,10 +171,8 @@ class Disconnect:
     async def run(self):
         try:
             await self.listen(self.receive)
-        except RequestAborted:
-            pass
         except Exception as error:
-            self.error = error
+            self.error = None if isinstance(error, RequestAborted) else error
         self.cancelled = True
         self.request.cancel()
 
@@ -220,7 +217,7 @@ def check(environ=os.environ):
     if chosen not in ("lean", "django"):
         raise ImproperlyConfigured(f"PERGOLA_HANDLER={chosen} is neither lean nor django: set app_handler")
     if chosen == "lean" and (old := too_old()):
-        logger.warning("%s: Django's own handler serves", old)
+        logging.getLogger(__name__).warning("%s: Django's own handler serves", old)
         return "django"
     if chosen == "lean":
         threads.limit(environ)
@@ -256,8 +253,8 @@ def get_asgi_application():
     # a request reads some fifty settings, each through a method that looks for what LazySettings has not
     LazySettings.__getattribute__ = object.__getattribute__
     # What is loaded by now stays: the garbage collector need not look at it again and again. Nor at what is
-    # under way so often: 200 fan-outs at once took a fourteenth less. (!) No larger number: each request is a
-    # circle, by its user and its messages, so that some 400 wait for the collector, with their bodies.
+    # under way so often: 200 fan-outs at once took a fourteenth less. (!) No larger number: a request whose
+    # user was looked at is a circle, so that some 400 wait for the collector, with their bodies.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)

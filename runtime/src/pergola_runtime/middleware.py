@@ -6,14 +6,15 @@ database, the cache or code of the project. What a project wrote itself, its sub
 stays as it is.
 """
 
-import contextlib
 from functools import partial
+from typing import ClassVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.messages.storage import default_storage
-from django.utils.functional import SimpleLazyObject, empty
+from django.core.handlers import asgi
+from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
 
 from pergola_runtime import threads
@@ -22,6 +23,29 @@ LARGE = 65536  # bytes; what takes longer to compute with than to send to a thre
 
 SESSIONS = "django.contrib.sessions.backends."
 MESSAGES = "django.contrib.messages.storage."
+
+
+class ASGIRequest(asgi.ASGIRequest):
+    """Makes at its first use what middleware promises.
+
+    A user and messages know their request. Put there at once they make it a circle, which is found by the
+    garbage collector, and not gone when the request is.
+    """
+
+    _promised: ClassVar = {}
+
+    def __getattr__(self, name):
+        make = self._promised.get(name)
+        return make(self) if make else super().__getattribute__(name)  # which says that there is none
+
+
+def promise(request, **makers):
+    """Whether it can be promised, over what is there. What is made stays where its maker puts it there."""
+    if ours := isinstance(request, ASGIRequest):
+        for name in makers:
+            vars(request).pop(name, None)
+        request._promised = request._promised | makers
+    return ours
 
 
 class InPlace:
@@ -61,9 +85,8 @@ class Session(InPlace):
 
     def blocks(self, request, response):
         session = getattr(request, "session", None)
-        return session is not None and (
-            getattr(session, "modified", False) or settings.SESSION_SAVE_EVERY_REQUEST
-        )
+        modified = getattr(session, "modified", False)
+        return session is not None and (modified or settings.SESSION_SAVE_EVERY_REQUEST)
 
 
 class Authentication(InPlace):
@@ -79,9 +102,15 @@ class Authentication(InPlace):
         self.at_once = settings.SESSION_ENGINE.startswith(SESSIONS) and asked <= known
 
     def process_request(self, request):
-        super().process_request(request)
-        if self.at_once:
-            request.auser = partial(auser, request)
+        known = self.at_once and hasattr(request, "session")
+        if not known or not promise(request, user=user, auser=partial(partial, auser)):
+            super().process_request(request)
+
+
+def user(request):
+    from django.contrib.auth.middleware import get_user
+
+    return vars(request).setdefault("user", SimpleLazyObject(partial(get_user, request)))
 
 
 async def auser(request):
@@ -104,20 +133,25 @@ class Message(InPlace):
     """Makes the storage at its first use: few requests have messages, and making it is not cheap."""
 
     def process_request(self, request):
-        request._messages = SimpleLazyObject(partial(default_storage, request))
+        if not promise(request, _messages=messages):
+            super().process_request(request)
 
     def process_response(self, request, response):
         return super().process_response(request, response) if used(request) else response
 
     def blocks(self, request, response):
-        return used(request) and request._messages.__class__.__module__ != f"{MESSAGES}cookie"
+        return used(request) and type(request._messages).__module__ != f"{MESSAGES}cookie"
+
+
+def messages(request):
+    return vars(request).setdefault("_messages", default_storage(request))
 
 
 def used(request):
     """Whether messages were read or added: without, the storage's `update()` has nothing to do."""
-    storage = getattr(request, "_messages", None)
-    asked = storage is not None and getattr(storage, "_wrapped", None) is not empty
-    return asked and (storage.used or storage.added_new)
+    find = vars(request).get if isinstance(request, ASGIRequest) else partial(getattr, request)
+    storage = find("_messages", None)
+    return storage is not None and (storage.used or storage.added_new)
 
 
 # what is not here goes to the thread, as everywhere: Django's own that ask the database or the cache
@@ -145,22 +179,10 @@ def computes(kind):
     }.get(kind, True)
 
 
-@contextlib.contextmanager
-def named_in_place():
-    """While a handler loads them, the settings name ours: Django loads them by name alone."""
-    named = settings.MIDDLEWARE
-    settings.MIDDLEWARE = [in_place(path) for path in named]
-    try:
-        yield
-    finally:
-        settings.MIDDLEWARE = named
-
-
 def in_place(path):
     """The name of a class to take instead of this middleware: the same one where it is not Django's."""
     middleware = import_string(path)
-    name = f"{middleware.__module__}.{getattr(middleware, '__qualname__', '')}"
-    kind = IN_PLACE.get(name)
+    kind = IN_PLACE.get(f"{middleware.__module__}.{getattr(middleware, '__qualname__', '')}")
     if kind is None or not computes(kind):
         return path
     named = middleware.__name__

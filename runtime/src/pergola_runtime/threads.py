@@ -22,7 +22,6 @@ from collections import deque
 from concurrent.futures import Executor
 
 from asgiref import sync
-from asgiref.current_thread_executor import CurrentThreadExecutor
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 from django.db.backends.signals import connection_created
@@ -163,8 +162,7 @@ class Calls(Executor):
         self.pool = pool
         self.loop = asyncio.get_running_loop()
         self.worker = None
-        self.calls = 0
-        self.asleep = 0  # 1 while its thread waits for the event loop, within async_to_sync()
+        self.calls = self.asleep = 0  # asleep: 1 while its thread waits for the loop, within async_to_sync()
         self.begun = self.at_work = False
         # gives the thread back after each call that leaves nothing to do there: it has only read, or streams
         self.lends = True
@@ -255,7 +253,7 @@ def settle(request, future, how, outcome):
         how(outcome)
 
 
-class Bridge(CurrentThreadExecutor):
+class Bridge(sync.CurrentThreadExecutor):
     """In which a thread waits within async_to_sync(), and does what comes from the event loop meanwhile."""
 
     def __init__(self, *outer):
@@ -284,11 +282,10 @@ class Pool:
     def __init__(self, limit):
         self.limit = limit
         self.lock = threading.Lock()
-        self.size = 0
+        self.size = self.taken = 0
         self.running = 0  # requests at work: a call runs, or has ended just now
         self.free = []  # the last used is the first taken, so that the others' connections grow old
         self.waiting = deque()
-        self.taken = 0
         self.waited = 0.0
 
     async def until_the_loop_ends(self):

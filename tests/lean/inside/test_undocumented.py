@@ -92,24 +92,15 @@ def test_session_and_messages_say_whether_they_would_be_stored(django):
     assert (CookieStorage(None).used, CookieStorage(None).added_new) == (False, False)
 
 
-def test_a_lazy_storage_of_messages_is_made_at_its_first_use(django):
+def test_what_middleware_puts_on_a_request_may_be_made_at_its_first_use(django):
+    from django.contrib.auth.middleware import AuthenticationMiddleware
     from django.contrib.messages.middleware import MessageMiddleware
-    from django.http import HttpRequest, HttpResponse
-    from django.utils.functional import empty
-    from pergola_runtime.middleware import Message, used
 
     theirs = inspect.getsource(MessageMiddleware.process_request)
     assert "request._messages = default_storage(request)" in theirs
-    request = HttpRequest()
-    request.session = {}
-    middleware = Message()
-    middleware.process_request(request)
-    assert request._messages._wrapped is empty
-    assert not used(request)
-    assert middleware.blocks(request, HttpResponse()) is False
-    assert request._messages._wrapped is empty
-    assert len(request._messages) == 0
-    assert request._messages._wrapped is not empty
+    theirs = inspect.getsource(AuthenticationMiddleware.process_request)
+    assert "request.user = SimpleLazyObject(lambda: get_user(request))" in theirs
+    assert "request.auser = partial(auser, request)" in theirs
 
 
 def test_a_request_remembers_its_user_and_a_session_what_it_loaded(django):
@@ -120,7 +111,6 @@ def test_a_request_remembers_its_user_and_a_session_what_it_loaded(django):
     source = inspect.getsource(middleware.auser)
     assert 'hasattr(request, "_acached_user")' in source
     assert "await auth.aget_user(request)" in source
-    assert "partial(auser, request)" in inspect.getsource(middleware.AuthenticationMiddleware)
     assert "self._session_cache" in inspect.getsource(SessionBase._aget_session)
     # nobody is asked where nobody can be logged in
     assert "self.session_key is None" in inspect.getsource(SessionBase._aget_session)
