@@ -127,6 +127,19 @@ def targets(cells, pool_size):
     return found
 
 
+def workers(cells):
+    """What a second worker brings to whoever ran beside itself with one."""
+    found = []
+    for one, endpoint, clients, path in gathered(cells):
+        both = one.removesuffix("-1")
+        if one != both and path == "direct":
+            measured = ratios(cells, both, one, endpoint=endpoint, clients=clients)
+            if measured:
+                ratio = round(statistics.median(measured), 2)
+                found.append({"contestant": both, "endpoint": endpoint, "clients": clients, "ratio": ratio})
+    return found
+
+
 # --- as text
 
 
@@ -194,7 +207,7 @@ def markdown(report, chart):
                 for row in chosen
             ]
             parts.append(table([*head, "CPU ms"], lines))
-    parts += scaling(report["rows"], effort)
+    parts += scaling(report["workers"], effort)
     if report.get("websockets"):
         parts.append(websockets(report["websockets"]))
     return "\n\n".join(parts) + "\n"
@@ -212,18 +225,13 @@ def told(report):
     )
 
 
-def scaling(rows, effort):
+def scaling(workers, effort):
     """What a second worker brings, and what a request costs as clients grow."""
-    speed = {tuple(row[key] for key in KEYS): row["rps"] for row in rows}
-    found, lines = [], []
-    for name, endpoint, *where in [key for key in speed if key[0].endswith("-1")]:
-        both = name.removesuffix("-1")
-        one, two = speed[name, endpoint, *where], speed.get((both, endpoint, *where))
-        if one and two:
-            lines.append([both, endpoint, number(one), number(two), f"{two / one:.2f}"])
+    found = []
+    lines = [[line["contestant"], line["endpoint"], f"{line['ratio']:g}"] for line in workers]
     if lines:
-        head = ["contestant", "endpoint", "one worker", "two workers", "ratio"]
-        found += ["## Workers", "Requests each second with 64 clients.", table(head, lines)]
+        told = "Requests each second of two workers over those of one, of each round, with 64 clients."
+        found += ["## Workers", told, table(["contestant", "endpoint", "ratio"], lines)]
     costs = {}
     for (name, endpoint, clients, path), cost in effort.items():
         if path == "direct":
@@ -302,7 +310,12 @@ def chart(report):
 
 def compose(cells, told, pool_size):
     """The whole report; `told` is what the runner knows beside the cells."""
-    return told | {"rows": rows(cells), "targets": targets(cells, pool_size), "costs": costs(cells)}
+    return told | {
+        "rows": rows(cells),
+        "targets": targets(cells, pool_size),
+        "workers": workers(cells),
+        "costs": costs(cells),
+    }
 
 
 def write(report, path):
@@ -313,7 +326,7 @@ def write(report, path):
     path.with_suffix(".md").write_text(markdown(report, chart_path.name))
     # a line a row, so that two runs can be compared line by line
     text = json.dumps(report, indent=2)
-    for name in ("rows", "targets", "costs"):
+    for name in ("rows", "targets", "workers", "costs"):
         text = text.replace(json.dumps({name: report[name]}, indent=2)[2:-2], compact(name, report[name]))
     path.write_text(text + "\n")
 

@@ -81,6 +81,14 @@ def test_a_round_that_one_of_them_lacks_is_no_pair():
     assert report.ratios(cells, "pergola", "stock", endpoint="hello", clients=64) == [5]
 
 
+def test_a_second_worker_is_judged_by_the_rounds_in_which_both_ran():
+    slower = [cell("pergola", 10, turn, group=1) for turn in range(3)]  # at another time of the run
+    cells = [*slower, *(cell(name, rps) for name, rps in (("pergola", 180), ("pergola-1", 100)))]
+    assert report.workers(cells) == [
+        {"contestant": "pergola", "endpoint": "hello", "clients": 64, "ratio": 1.8}
+    ]
+
+
 def test_targets_are_judged_and_those_without_cells_left_out():
     cells = [cell("pergola", 39), cell("stock", 10), cell("wsgi", 39)]
     found = {target["target"]: target["reached"] for target in report.targets(cells, 20)}
