@@ -257,10 +257,11 @@ class Machine:
         (HOME / "log").mkdir(exist_ok=True)
         self.rows = json.loads(self.python("-m", "bench.project.seed", "make"))
         self.cookie = f"sessionid={self.rows['session']}"
+        alone = json.loads(self.python("-m", "bench.project.alone", str(self.rows["row"])))
         upstream = ["-m", "bench.upstream", str(UPSTREAM_PORT)]
         self.upstream = subprocess.Popen([sys.executable, *upstream], cwd=HOME, **self.identity)
         self.connections = Connections(self.job["database_user"], self.job["postgresql_port"])
-        tell(machine=describe(), versions=versions())
+        tell(machine=describe(), versions=versions(), alone=alone)
 
     def service(self, name):
         if name not in self.running:

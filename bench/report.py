@@ -207,6 +207,7 @@ def markdown(report, chart):
                 for row in chosen
             ]
             parts.append(table([*head, "CPU ms"], lines))
+    parts += parts_of_a_row(report["alone"], effort)
     parts += scaling(report["workers"], effort)
     if report.get("websockets"):
         parts.append(websockets(report["websockets"]))
@@ -223,6 +224,24 @@ def told(report):
         f"not the figures. Commit {report['commit']}; load average {report['load']} when it began. How each "
         f"contestant is set up: ../README.md.\n\n{listed}."
     )
+
+
+def parts_of_a_row(alone, effort):
+    """Where the processor time of a row through the ORM goes, with 64 clients."""
+    row, hello = (effort.get(("pergola", endpoint, 64, "direct")) for endpoint in ("row", "hello"))
+    if not row or not hello:
+        return []
+    parts = {
+        "server, middleware, view: `hello`": hello,
+        "psycopg asks, in a thread that is alone": alone["psycopg_ms"],
+        "the ORM makes the query and the model: `get()` in that thread, without psycopg": (
+            alone["orm_ms"] - alone["psycopg_ms"]
+        ),
+        "to the thread and back: what is left": row - hello - alone["orm_ms"],
+    }
+    lines = [[name, number(cost, 2), number(100 * cost / row)] for name, cost in parts.items()]
+    told = f"Of {row:.2f} ms of processor time that a request of pergola costs, with 64 clients."
+    return ["## Where the time of a row goes", told, table(["part", "ms", "of 100"], lines)]
 
 
 def scaling(workers, effort):

@@ -89,6 +89,15 @@ def test_a_second_worker_is_judged_by_the_rounds_in_which_both_ran():
     ]
 
 
+def test_the_parts_of_a_row_are_the_whole_of_it():
+    alone = {"orm_ms": 0.3, "psycopg_ms": 0.1}
+    effort = {("pergola", "row", 64, "direct"): 1.0, ("pergola", "hello", 64, "direct"): 0.25}
+    *_, table = report.parts_of_a_row(alone, effort)
+    assert [line.split(" | ")[1:] for line in table.splitlines()[2:]] == [
+        ["0.25", "25 |"], ["0.10", "10 |"], ["0.20", "20 |"], ["0.45", "45 |"],
+    ]  # fmt: skip
+
+
 def test_targets_are_judged_and_those_without_cells_left_out():
     cells = [cell("pergola", 39), cell("stock", 10), cell("wsgi", 39)]
     found = {target["target"]: target["reached"] for target in report.targets(cells, 20)}
@@ -113,6 +122,7 @@ def written(tmp_path):
         "load": 0.1,
         "machine": {"cores": 2, "processor": "P", "memory_gb": 4, "kernel": "6", "system": "Debian"},
         "versions": {"django": "5.2.19"},
+        "alone": {"orm_ms": 0.3, "psycopg_ms": 0.1},
     }
     path = tmp_path / "2026-11-20.json"
     report.write(report.compose(cells, told, 20), path)
