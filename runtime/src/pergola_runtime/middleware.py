@@ -6,15 +6,15 @@ database, the cache or code of the project. What a project wrote itself, its sub
 stays as it is.
 """
 
+import weakref
 from functools import partial
-from typing import ClassVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.messages.storage import default_storage
-from django.core.handlers import asgi
-from django.utils.functional import SimpleLazyObject
+from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject, empty
 from django.utils.module_loading import import_string
 
 from pergola_runtime import threads
@@ -25,27 +25,27 @@ SESSIONS = "django.contrib.sessions.backends."
 MESSAGES = "django.contrib.messages.storage."
 
 
-class ASGIRequest(asgi.ASGIRequest):
-    """Makes at its first use what middleware promises.
+class Of:
+    """Calls a function of a request, which it does not keep.
 
-    A user and messages know their request. Put there at once they make it a circle, which is found by the
-    garbage collector, and not gone when the request is.
+    What is on a request and has it is a circle, which the garbage collector finds, later: as a request's user
+    and messages are in Django. Who asks when the request has gone has what it would have been read from.
     """
 
-    _promised: ClassVar = {}
+    def __init__(self, function, request):
+        self.function = function
+        self.request = weakref.ref(request)
+        self.left = {"COOKIES": request.COOKIES, "session": getattr(request, "session", None)}
 
-    def __getattr__(self, name):
-        make = self._promised.get(name)
-        return make(self) if make else super().__getattribute__(name)  # which says that there is none
+    def __call__(self):
+        request = self.request()
+        if request is None:
+            request = HttpRequest()
+            vars(request).update(self.left)
+        return self.function(request)
 
-
-def promise(request, **makers):
-    """Whether it can be promised, over what is there. What is made stays where its maker puts it there."""
-    if ours := isinstance(request, ASGIRequest):
-        for name in makers:
-            vars(request).pop(name, None)
-        request._promised = request._promised | makers
-    return ours
+    def __reduce__(self):  # to what Django has in its place
+        return partial, (self.function, self.request())
 
 
 class InPlace:
@@ -84,13 +84,12 @@ class Session(InPlace):
     """Saving by Django's async session API is several ways to the thread. Its synchronous one is one way."""
 
     def blocks(self, request, response):
-        session = getattr(request, "session", None)
-        modified = getattr(session, "modified", False)
-        return session is not None and (modified or settings.SESSION_SAVE_EVERY_REQUEST)
+        modified = getattr(getattr(request, "session", None), "modified", None)
+        return modified or (modified is not None and settings.SESSION_SAVE_EVERY_REQUEST)
 
 
 class Authentication(InPlace):
-    """`request.user` is a promise. `request.auser()` is one way to the thread, not one for each query."""
+    """`request.auser()` is one way to the thread, not one for each query."""
 
     def __init__(self, get_response):
         super().__init__(get_response)
@@ -102,15 +101,17 @@ class Authentication(InPlace):
         self.at_once = settings.SESSION_ENGINE.startswith(SESSIONS) and asked <= known
 
     def process_request(self, request):
-        known = self.at_once and hasattr(request, "session")
-        if not known or not promise(request, user=user, auser=partial(partial, auser)):
+        if self.at_once and hasattr(request, "session"):
+            request.user = SimpleLazyObject(Of(user, request))
+            request.auser = Of(auser, request)
+        else:
             super().process_request(request)
 
 
 def user(request):
-    from django.contrib.auth.middleware import get_user
+    from django.contrib.auth import middleware
 
-    return vars(request).setdefault("user", SimpleLazyObject(partial(get_user, request)))
+    return middleware.get_user(request)
 
 
 async def auser(request):
@@ -133,25 +134,20 @@ class Message(InPlace):
     """Makes the storage at its first use: few requests have messages, and making it is not cheap."""
 
     def process_request(self, request):
-        if not promise(request, _messages=messages):
-            super().process_request(request)
+        request._messages = SimpleLazyObject(Of(default_storage, request))
 
     def process_response(self, request, response):
         return super().process_response(request, response) if used(request) else response
 
     def blocks(self, request, response):
-        return used(request) and type(request._messages).__module__ != f"{MESSAGES}cookie"
-
-
-def messages(request):
-    return vars(request).setdefault("_messages", default_storage(request))
+        return used(request) and request._messages.__class__.__module__ != f"{MESSAGES}cookie"
 
 
 def used(request):
     """Whether messages were read or added: without, the storage's `update()` has nothing to do."""
-    find = vars(request).get if isinstance(request, ASGIRequest) else partial(getattr, request)
-    storage = find("_messages", None)
-    return storage is not None and (storage.used or storage.added_new)
+    storage = getattr(request, "_messages", None)
+    made = storage is not None and getattr(storage, "_wrapped", storage) is not empty
+    return made and (storage.used or storage.added_new)
 
 
 # what is not here goes to the thread, as everywhere: Django's own that ask the database or the cache
@@ -174,6 +170,7 @@ def computes(kind):
     """Whether this project's settings leave it at computing."""
     return {
         Csrf: not settings.CSRF_USE_SESSIONS,
+        InPlace: type(settings.ALLOWED_HOSTS) in (list, tuple),  # a class of the project's may ask a database
         Session: settings.SESSION_ENGINE.startswith(SESSIONS),
         Message: settings.MESSAGE_STORAGE.startswith(MESSAGES),
     }.get(kind, True)

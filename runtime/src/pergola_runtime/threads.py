@@ -161,14 +161,13 @@ class Calls(Executor):
     def __init__(self, pool, over=False):
         self.pool = pool
         self.loop = asyncio.get_running_loop()
-        self.worker = None
+        self.worker = self.waits = None  # waits: the calls that wait for a thread
         self.calls = self.asleep = 0  # asleep: 1 while its thread waits for the loop, within async_to_sync()
         self.begun = self.at_work = False
         # gives the thread back after each call that leaves nothing to do there: it has only read, or streams
         self.lends = True
         self.streams = False  # for good, and whatever it calls, but for an open transaction
         self.over = over  # gives it back after each call, whatever it leaves
-        self.waits = None  # the calls that wait for a thread
         self.since = 0.0
 
     def submit(self, function, /, *args, **kwargs):

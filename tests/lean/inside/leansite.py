@@ -1,12 +1,20 @@
 """A Django project with a page for each way to answer. Its settings, URLs and views are in here alone."""
 
 import asyncio
+import copy
 import os
 import tempfile
 import threading
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.http import FileResponse, Http404, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import (
+    FileResponse,
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseRedirect,
+    StreamingHttpResponse,
+)
 from django.middleware.common import CommonMiddleware
 from django.urls import path
 from django.utils.deprecation import MiddlewareMixin
@@ -96,6 +104,35 @@ class Mixed(MiddlewareMixin):
         mark("Mixed.process_response")
         response["X-Mixed"] = "1"
         return response
+
+
+class Ordered:
+    """Looks where it stands, as one that must be behind another does."""
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response):
+        from django.conf import settings
+
+        for name in DEFAULT_MIDDLEWARE:
+            assert settings.MIDDLEWARE.index(name) < settings.MIDDLEWARE.index("leansite.Ordered")
+        self.get_response = get_response
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request):
+        return self.get_response(request)
+
+
+class Hosts(list):
+    """As of a project whose tenants stand in its database."""
+
+    def __iter__(self):
+        from django.contrib.auth.models import User
+
+        mark("hosts")
+        User.objects.count()
+        return super().__iter__()
 
 
 class OwnCommon(CommonMiddleware):
@@ -211,6 +248,23 @@ def heard(request):
     return HttpResponse(",".join(map(str, messages.get_messages(request))) or "nothing")
 
 
+def copied(request):
+    """As inertia-django makes a request of its own class, and as others pass on a copy."""
+    from django.contrib import messages
+
+    other = HttpRequest()
+    vars(other).update(vars(request))
+    copy_of_it = copy.copy(request)
+    messages.info(copy_of_it, "said to a copy")
+    same = (other.user is request.user, copy_of_it.user is request.user)
+    return HttpResponse(f"{other.user.get_username()} {same} {list(map(str, messages.get_messages(other)))}")
+
+
+def deleted(request):
+    del request.user, request._messages
+    return HttpResponse(f"{hasattr(request, 'user')} {hasattr(request, '_messages')}")
+
+
 async def form(request):
     from django.middleware.csrf import get_token
 
@@ -300,6 +354,18 @@ async def closers(request):
     return response
 
 
+async def closed(request):
+    response = HttpResponse("closed")
+    close = response.close
+
+    def closes():
+        mark("closed")
+        close()
+
+    response.close = closes
+    return response
+
+
 async def cookies(request):
     response = HttpResponse(str(sorted(request.COOKIES)))
     response.set_cookie("one", "1", max_age=60)
@@ -343,6 +409,6 @@ urlpatterns = [
     for view in (
         hello, sync_hello, count, sync_count, forget, expiring, interrupted, login, who, sync_who, say, heard,
         form, body, large, page, language, missing, denied, suspicious, fails, sync_fails, nothing, stream,
-        sync_stream, sent_file, closers, cookies, rows, cached,
+        sync_stream, sent_file, closers, closed, cookies, rows, cached, copied, deleted,
     )
 ] + [path("slash/", hello)]  # fmt: skip

@@ -12,7 +12,7 @@ FORM = (b"content-type", b"application/x-www-form-urlencoded")
 GZIP = (b"accept-encoding", b"gzip")
 STACKS = {
     "Django's own": [],
-    "a project's own, inside": ["leansite.Mixed", "leansite.Both"],
+    "a project's own, inside": ["leansite.Mixed", "leansite.Both", "leansite.Ordered"],
     "a synchronous one in the middle": ["leansite.synchronous", "leansite.raising", "leansite.Both"],
 }
 
@@ -27,12 +27,12 @@ async def csrf(client, token=None, **more):
 async def walk(client):
     """Everything that a client does, in turn; what it was answered."""
     get = [
-        "/hello", "/hello?name=x", "/sync_hello", "/hello?mixed=1", "/hello?middleware=1", "/count", "/count",
-        "/sync_count", "/expiring", "/forget", "/count", "/login", "/who", "/sync_who", "/say", "/heard",
-        "/heard", "/large", "/page", "/language", "/missing", "/denied", "/suspicious", "/fails",
-        "/fails?why=rescued", "/sync_fails", "/sync_fails?why=rescued", "/nothing", "/stream", "/sync_stream",
-        "/sent_file", "/closers", "/cookies", "/cookies", "/rows", "/cached", "/slash", "/slash/", "/nowhere",
-        "/interrupted",
+        "/hello", "/hello?name=x", "/sync_hello", "/hello?mixed=1", "/hello?middleware=1", "/count",
+        "/count", "/sync_count", "/expiring", "/forget", "/count", "/login", "/who", "/sync_who", "/say",
+        "/heard", "/heard", "/copied", "/heard", "/deleted", "/large", "/page", "/language", "/missing",
+        "/denied", "/suspicious", "/fails", "/fails?why=rescued", "/sync_fails", "/sync_fails?why=rescued",
+        "/nothing", "/stream", "/sync_stream", "/sent_file", "/closers", "/closed", "/cookies", "/cookies",
+        "/rows", "/cached", "/slash", "/slash/", "/nowhere", "/interrupted",
     ]  # fmt: skip
     for target in get:
         yield f"GET {target}", await client.request("GET", target)
@@ -166,6 +166,20 @@ def test_both_answer_the_same_and_a_request_keeps_to_one_thread(django, listenin
         # Django makes the answer to an exception on any thread
         sensitive = {where for what, where in our_marks if not what.startswith("failed")}
         assert len(sensitive - {"loop"}) <= 1, (name, our_marks)
+
+
+def test_hosts_that_are_asked_of_the_database_are_asked_in_a_thread(django):
+    from django.core.handlers.asgi import ASGIHandler
+    from django.test import override_settings
+    from leansite import Hosts, ran
+    from pergola_runtime.handler import LeanHandler
+
+    for handler in (ASGIHandler, LeanHandler):
+        ran.clear()
+        with override_settings(ALLOWED_HOSTS=Hosts(["testserver"])):
+            status, *_ = walked_briefly(handler())
+        assert status == 200, handler
+        assert {"hosts"} < {what for what, _ in ran}
 
 
 def test_answers_differ_where_a_page_does(django):

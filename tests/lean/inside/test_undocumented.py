@@ -153,6 +153,23 @@ def test_settings_name_what_they_named_after_the_middleware_is_loaded(django):
     assert settings.MIDDLEWARE == DEFAULT_MIDDLEWARE
 
 
+def test_middleware_is_loaded_by_going_through_its_names_from_behind(django):
+    from django.core.handlers.base import BaseHandler
+
+    source = inspect.getsource(BaseHandler.load_middleware)
+    assert source.count("settings.MIDDLEWARE") == 2  # the other one is its docstring
+    assert "for middleware_path in reversed(settings.MIDDLEWARE):" in source
+
+
+def test_a_lazy_object_says_whether_it_was_made(django):
+    from django.utils.functional import SimpleLazyObject, empty
+
+    lazy = SimpleLazyObject(list)
+    assert lazy._wrapped is empty
+    assert not lazy
+    assert lazy._wrapped == []
+
+
 def test_a_response_closes_its_request_and_says_its_handler(django):
     from django.http import HttpResponse
     from django.http.response import HttpResponseBase
