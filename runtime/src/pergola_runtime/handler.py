@@ -23,13 +23,15 @@ from django.core import asgi, signals
 from django.core.cache import BaseCache, InvalidCacheBackendError, caches, close_caches
 from django.core.exceptions import ImproperlyConfigured, RequestAborted
 from django.core.handlers import asgi as handlers
+from django.core.handlers import base
 from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
 from django.http import HttpResponseBase
 from django.urls import include, set_script_prefix, set_urlconf
+from django.utils.module_loading import import_string
 
 from pergola_runtime import threads
-from pergola_runtime.middleware import in_place
+from pergola_runtime.middleware import in_place, let_go
 
 # seconds; to listen costs as much as a short answer, and what is nearly answered needs no cancelling
 LISTEN_AFTER = 0.2
@@ -48,13 +50,6 @@ class RequestContext(ThreadSensitiveContext):
         SyncToAsync.context_to_thread_executor[self] = self._executor
 
 
-class Middleware(list):
-    """The project's list, but for Django's loader, which goes through it from behind: what runs in place."""
-
-    def __reversed__(self):
-        return map(in_place, super().__reversed__())
-
-
 class LeanHandler(handlers.ASGIHandler):
     def __init__(self):
         self.pool = threads.open_pool()
@@ -66,12 +61,11 @@ class LeanHandler(handlers.ASGIHandler):
         super().__init__()
 
     def load_middleware(self, is_async=False):
-        named = settings.MIDDLEWARE
-        settings.MIDDLEWARE = Middleware(named)
+        base.import_string = in_place  # by which Django loads middleware, and nothing else
         try:
             super().load_middleware(is_async)
         finally:
-            settings.MIDDLEWARE = named
+            base.import_string = import_string
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -120,6 +114,7 @@ class LeanHandler(handlers.ASGIHandler):
             elif (calls.worker and calls.calls) or not self.at_rest(signals.request_finished):
                 # behind what still runs in the request's thread, which may read the body
                 await signals.request_finished.asend(sender=self.sender)
+            let_go(request)
 
     def at_rest(self, signal):
         """Whether nobody but Django listens to this signal."""
@@ -256,8 +251,8 @@ def get_asgi_application():
     # a request reads some fifty settings, each through a method that looks for what LazySettings has not
     LazySettings.__getattribute__ = object.__getattribute__
     # What is loaded by now stays: the garbage collector need not look at it again and again. Nor at what is
-    # under way so often: 200 fan-outs at once took a fourteenth less. (!) No larger number: a request whose
-    # messages were looked at is a circle, so that some 400 wait for the collector, with their bodies.
+    # under way so often: 200 fan-outs at once took a fourteenth less. (!) No larger number: what projects
+    # put on a request may be a circle, and some 400 requests wait for the collector, with their bodies.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)

@@ -6,15 +6,13 @@ database, the cache or code of the project. What a project wrote itself, its sub
 stays as it is.
 """
 
-import weakref
 from functools import partial
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import auth
-from django.contrib.messages.storage import default_storage
-from django.http import HttpRequest
-from django.utils.functional import SimpleLazyObject, empty
+from django.contrib.messages.storage.base import BaseStorage
+from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
 
 from pergola_runtime import threads
@@ -23,29 +21,6 @@ LARGE = 65536  # bytes; what takes longer to compute with than to send to a thre
 
 SESSIONS = "django.contrib.sessions.backends."
 MESSAGES = "django.contrib.messages.storage."
-
-
-class Of:
-    """Calls a function of a request, which it does not keep.
-
-    What is on a request and has it is a circle, which the garbage collector finds, later: as a request's user
-    and messages are in Django. Who asks when the request has gone has what it would have been read from.
-    """
-
-    def __init__(self, function, request):
-        self.function = function
-        self.request = weakref.ref(request)
-        self.left = {"COOKIES": request.COOKIES, "session": getattr(request, "session", None)}
-
-    def __call__(self):
-        request = self.request()
-        if request is None:
-            request = HttpRequest()
-            vars(request).update(self.left)
-        return self.function(request)
-
-    def __reduce__(self):  # to what Django has in its place
-        return partial, (self.function, self.request())
 
 
 class InPlace:
@@ -102,8 +77,8 @@ class Authentication(InPlace):
 
     def process_request(self, request):
         if self.at_once and hasattr(request, "session"):
-            request.user = SimpleLazyObject(Of(user, request))
-            request.auser = Of(auser, request)
+            request.user = SimpleLazyObject(partial(user, request))
+            request.auser = partial(auser, request)
         else:
             super().process_request(request)
 
@@ -131,23 +106,30 @@ threads.READING.add(get_user)
 
 
 class Message(InPlace):
-    """Makes the storage at its first use: few requests have messages, and making it is not cheap."""
-
-    def process_request(self, request):
-        request._messages = SimpleLazyObject(Of(default_storage, request))
-
-    def process_response(self, request, response):
-        return super().process_response(request, response) if used(request) else response
+    """Storing may reach the session, and code of the project that says how a message reads."""
 
     def blocks(self, request, response):
-        return used(request) and request._messages.__class__.__module__ != f"{MESSAGES}cookie"
+        storage = getattr(request, "_messages", None)
+        known = getattr(type(storage), "update", None) is BaseStorage.update
+        return not known or storage.used or storage.added_new
 
 
-def used(request):
-    """Whether messages were read or added: without, the storage's `update()` has nothing to do."""
-    storage = getattr(request, "_messages", None)
-    made = storage is not None and getattr(storage, "_wrapped", storage) is not empty
-    return made and (storage.used or storage.added_new)
+def let_go(request):
+    """Of a request that has ended, by what is on it: its user and its messages know it.
+
+    Such a circle waits for the garbage collector. Who has kept them finds what was on it when it ended.
+    """
+    ended = object.__new__(type(request))
+    vars(ended).update(vars(request))
+    its_user, _, messages = (vars(ended).pop(name, None) for name in ("user", "auser", "_messages"))
+    lazy = vars(its_user) if type(its_user) is SimpleLazyObject else {}
+    for there, name in ((vars(request), "auser"), (lazy, "_setupfunc")):
+        call = there.get(name)
+        if type(call) is partial and call.func in (user, auser):
+            there[name] = partial(call.func, ended)
+    if issubclass(type(messages), BaseStorage):
+        for storage in (messages, *getattr(messages, "storages", ())):
+            storage.request = ended
 
 
 # what is not here goes to the thread, as everywhere: Django's own that ask the database or the cache
@@ -177,11 +159,9 @@ def computes(kind):
 
 
 def in_place(path):
-    """The name of a class to take instead of this middleware: the same one where it is not Django's."""
+    """What to take as this middleware: what has this name, where it is not Django's."""
     middleware = import_string(path)
     kind = IN_PLACE.get(f"{middleware.__module__}.{getattr(middleware, '__qualname__', '')}")
     if kind is None or not computes(kind):
-        return path
-    named = middleware.__name__
-    globals()[named] = type(named, (kind, middleware), {"__module__": __name__})
-    return f"{__name__}.{named}"
+        return middleware
+    return type(middleware.__name__, (kind, middleware), {"__module__": __name__})

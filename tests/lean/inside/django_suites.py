@@ -19,10 +19,11 @@ import django.contrib.staticfiles.handlers  # whose handler is Django's, subclas
 import django.core.asgi
 import django.core.handlers.asgi
 from asgiref.sync import async_to_sync
-from django.conf import settings
+from django.core.handlers import base
 from django.core.handlers.base import BaseHandler
 from django.test.client import ClientHandler
 from django.test.runner import DiscoverRunner
+from django.utils.module_loading import import_string
 
 # of all processes of --parallel, which are forked from this one
 COUNTED = {name: multiprocessing.Value("i") for name in ("handled", "walked", "in_place")}
@@ -53,17 +54,17 @@ def be_lean():
     load, call = BaseHandler.load_middleware, LeanHandler.__call__
 
     def load_middleware(self, is_async=False):
-        named = settings.MIDDLEWARE
         if is_async:
-            settings.MIDDLEWARE = [in_place(path) for path in named]
-            count(
-                "in_place",
-                sum(ours != theirs for ours, theirs in zip(settings.MIDDLEWARE, named, strict=True)),
-            )
+            base.import_string = counted_in_place
         try:
             load(self, is_async)
         finally:
-            settings.MIDDLEWARE = named
+            base.import_string = import_string
+
+    def counted_in_place(path):
+        middleware = in_place(path)
+        count("in_place", middleware is not import_string(path))
+        return middleware
 
     async def counted(self, scope, receive, send):
         count("handled")

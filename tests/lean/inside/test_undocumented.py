@@ -136,38 +136,42 @@ def test_settings_are_read_past_what_they_inherit_for_other_lazy_objects(django,
 
 
 def test_a_subclass_of_a_projects_own_is_left_as_it_is(django):
+    import leansite
+    from django.middleware.common import CommonMiddleware
     from pergola_runtime import middleware
 
-    assert middleware.in_place("leansite.Mixed") == "leansite.Mixed"
-    assert middleware.in_place("leansite.OwnCommon") == "leansite.OwnCommon"
+    assert middleware.in_place("leansite.Mixed") is leansite.Mixed
+    assert middleware.in_place("leansite.OwnCommon") is leansite.OwnCommon
     ours = middleware.in_place("django.middleware.common.CommonMiddleware")
-    assert ours == "pergola_runtime.middleware.CommonMiddleware"
+    assert ours.__mro__[:3] == (ours, middleware.InPlace, CommonMiddleware)
 
 
-def test_settings_name_what_they_named_after_the_middleware_is_loaded(django):
-    from django.conf import settings
-    from leansite import DEFAULT_MIDDLEWARE
+def test_middleware_is_loaded_by_a_name_that_loads_nothing_else(django):
+    from django.core.handlers import base
+    from django.utils.module_loading import import_string
     from pergola_runtime.handler import LeanHandler
 
+    source = inspect.getsource(base)
+    assert source.count("import_string") == 2  # where it is imported, and
+    assert "middleware = import_string(middleware_path)" in source
     LeanHandler()
-    assert settings.MIDDLEWARE == DEFAULT_MIDDLEWARE
+    assert base.import_string is import_string
 
 
-def test_middleware_is_loaded_by_going_through_its_names_from_behind(django):
-    from django.core.handlers.base import BaseHandler
+def test_what_knows_a_request_says_where(django):
+    from django.contrib.messages.storage import base, cookie, fallback, session
+    from django.http import HttpRequest
+    from django.utils.functional import SimpleLazyObject
 
-    source = inspect.getsource(BaseHandler.load_middleware)
-    assert source.count("settings.MIDDLEWARE") == 2  # the other one is its docstring
-    assert "for middleware_path in reversed(settings.MIDDLEWARE):" in source
-
-
-def test_a_lazy_object_says_whether_it_was_made(django):
-    from django.utils.functional import SimpleLazyObject, empty
-
-    lazy = SimpleLazyObject(list)
-    assert lazy._wrapped is empty
-    assert not lazy
-    assert lazy._wrapped == []
+    request = HttpRequest()
+    request.session = {}
+    storage = fallback.FallbackStorage(request)
+    for one in (storage, *storage.storages):
+        assert one.request is request
+        assert [name for name, value in vars(one).items() if value is request] == ["request"]
+    for kind in (cookie.CookieStorage, fallback.FallbackStorage, session.SessionStorage):
+        assert kind.update is base.BaseStorage.update
+    assert vars(SimpleLazyObject(list))["_setupfunc"] is list
 
 
 def test_a_response_closes_its_request_and_says_its_handler(django):
