@@ -125,11 +125,12 @@ def let_go(request):
     lazy = vars(its_user) if type(its_user) is SimpleLazyObject else {}
     for there, name in ((vars(request), "auser"), (lazy, "_setupfunc")):
         call = there.get(name)
-        if type(call) is partial and call.func in (user, auser):
+        if type(call) is partial and call.func in (user, auser) and call.args == (request,):
             there[name] = partial(call.func, ended)
     if issubclass(type(messages), BaseStorage):
         for storage in (messages, *getattr(messages, "storages", ())):
-            storage.request = ended
+            if storage.request is request:
+                storage.request = ended
 
 
 # what is not here goes to the thread, as everywhere: Django's own that ask the database or the cache

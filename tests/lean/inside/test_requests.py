@@ -87,6 +87,18 @@ def test_what_a_project_put_on_a_request_is_left_alone(make):
     assert vars(request.user)["_setupfunc"] is never
 
 
+def test_what_is_of_another_request_is_left_alone(make):
+    from pergola_runtime.middleware import let_go
+
+    other, request = make(USERS, MESSAGES), make()
+    setup = vars(other.user)["_setupfunc"]
+    request.user, request.auser, request._messages = other.user, other.auser, other._messages
+    let_go(request)
+    assert request.auser is other.auser
+    assert vars(other.user)["_setupfunc"] is setup
+    assert other._messages.request is other
+
+
 def test_a_user_who_was_there_before_the_middleware_is_not_there_behind_it(make):
     assert make(USERS, user="somebody").user != "somebody"
 
