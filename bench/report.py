@@ -128,11 +128,11 @@ def targets(cells, pool_size):
 
 
 def workers(cells):
-    """What a second worker brings to whoever ran beside itself with one."""
+    """What a second worker brings to whoever ran beside itself with one, with 64 clients."""
     found = []
     for one, endpoint, clients, path in gathered(cells):
         both = one.removesuffix("-1")
-        if one != both and path == "direct":
+        if one != both and (clients, path) == (64, "direct"):
             measured = ratios(cells, both, one, endpoint=endpoint, clients=clients)
             if measured:
                 ratio = round(statistics.median(measured), 2)

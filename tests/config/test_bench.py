@@ -83,7 +83,8 @@ def test_a_round_that_one_of_them_lacks_is_no_pair():
 
 def test_a_second_worker_is_judged_by_the_rounds_in_which_both_ran():
     slower = [cell("pergola", 10, turn, group=1) for turn in range(3)]  # at another time of the run
-    cells = [*slower, *(cell(name, rps) for name, rps in (("pergola", 180), ("pergola-1", 100)))]
+    fewer = [cell(name, 10, group=2, clients=1) for name in ("pergola", "pergola-1")]
+    cells = [*slower, *fewer, *(cell(name, rps) for name, rps in (("pergola", 180), ("pergola-1", 100)))]
     assert report.workers(cells) == [
         {"contestant": "pergola", "endpoint": "hello", "clients": 64, "ratio": 1.8}
     ]

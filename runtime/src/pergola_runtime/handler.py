@@ -24,7 +24,6 @@ from django.core.cache import BaseCache, InvalidCacheBackendError, caches, close
 from django.core.exceptions import ImproperlyConfigured, RequestAborted
 from django.core.handlers import asgi as handlers
 from django.core.handlers import base
-from django.core.handlers.base import reset_urlconf
 from django.db import close_old_connections, connections, reset_queries
 from django.http import HttpResponseBase
 from django.urls import include, set_script_prefix, set_urlconf
@@ -38,7 +37,7 @@ LISTEN_AFTER = 0.2
 
 # Django's own receivers at both ends of a request. They look at the connections of the thread they run in;
 # threads.py does their work in the thread that has some.
-AT_REST = {reset_queries, close_old_connections, close_caches, reset_urlconf}
+AT_REST = {reset_queries, close_old_connections, close_caches, base.reset_urlconf}
 
 
 class RequestContext(ThreadSensitiveContext):

@@ -92,7 +92,7 @@ def test_session_and_messages_say_whether_they_would_be_stored(django):
     assert (CookieStorage(None).used, CookieStorage(None).added_new) == (False, False)
 
 
-def test_what_middleware_puts_on_a_request_may_be_made_at_its_first_use(django):
+def test_middleware_puts_a_user_and_messages_on_a_request_in_this_way(django):
     from django.contrib.auth.middleware import AuthenticationMiddleware
     from django.contrib.messages.middleware import MessageMiddleware
 
@@ -147,8 +147,10 @@ def test_a_subclass_of_a_projects_own_is_left_as_it_is(django):
 
 
 def test_middleware_is_loaded_by_a_name_that_loads_nothing_else(django):
+    from django.conf import settings
     from django.core.handlers import base
     from django.utils.module_loading import import_string
+    from leansite import DEFAULT_MIDDLEWARE
     from pergola_runtime.handler import LeanHandler
 
     source = inspect.getsource(base)
@@ -156,6 +158,7 @@ def test_middleware_is_loaded_by_a_name_that_loads_nothing_else(django):
     assert "middleware = import_string(middleware_path)" in source
     LeanHandler()
     assert base.import_string is import_string
+    assert settings.MIDDLEWARE == DEFAULT_MIDDLEWARE
 
 
 def test_what_knows_a_request_says_where(django):
