@@ -11,7 +11,7 @@ WORKERS = 2
 GUNICORN = "gunicorn -w {workers} -b 127.0.0.1:{port} --backlog 4096 --timeout 120 --no-control-socket"
 DJANGO = "bench.project.asgi:application"
 # connections that live with their threads; what PgBouncer's restart waits for ends soon
-LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "4"}
+LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "3"}
 STOCK = {"PERGOLA_HANDLER": "django", "PERGOLA_CONN_MAX_AGE": "0"}
 DIRECT = {"BENCH_DATABASE": "direct"}
 

@@ -29,8 +29,8 @@ from django.db.models import QuerySet
 
 MAX_AGE = 10  # seconds for which a connection is kept; PgBouncer, told to stop, waits for all of them to go
 # calls at once in one process, unless PERGOLA_THREADS says otherwise; more of them fight for the interpreter:
-# asked by 64 at once, 8 took up to a tenth more processor time than 4
-LIMIT = 4
+# asked by 64 at once, 4 took a tenth more processor time than 3
+LIMIT = 3
 HELD = 16  # times as many threads may be held, by requests that wait for something else between two calls
 # seconds between a request's call and others being let in for it; most requests end in less, and the same few
 # threads do: without, a row by a `def` view took a quarter more
