@@ -43,6 +43,8 @@ async def everything(scope, receive, send):
 async def http(scope, receive, send):
     """/held answers once $SCRATCH/go exists, /endless never, /large with 4 MB, all else with the client.
 
+    /headed sends its head at once, and its body with $SCRATCH/go; /parts two, and then holds the event loop.
+
     /kept makes something that is to be closed with the event loop.
     """
     if scope["path"] == "/kept":
@@ -52,11 +54,21 @@ async def http(scope, receive, send):
         (SCRATCH / "held").touch()
         while scope["path"] == "/endless" or not (SCRATCH / "go").exists():  # noqa: ASYNC110 - another process's
             await asyncio.sleep(0.02)
+    if scope["path"] == "/parts":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        for part in (b"one", b"two"):
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        while not (SCRATCH / "go").exists():
+            time.sleep(0.02)  # noqa: ASYNC251 - it holds the event loop
+        await send({"type": "http.response.body", "body": b"end"})
+        return
     body = b"x" * 4_000_000 if scope["path"] == "/large" else f"{scope['scheme']} {scope['client']}".encode()
     length = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": length})
     if scope["path"] == "/large":
         (SCRATCH / "held").touch()
+    while scope["path"] == "/headed" and not (SCRATCH / "go").exists():  # noqa: ASYNC110 - another process's
+        await asyncio.sleep(0.02)
     await send({"type": "http.response.body", "body": body})
 
 

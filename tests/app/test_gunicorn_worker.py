@@ -1,9 +1,13 @@
+import re
 import signal
+import socket
+import struct
 
 import pytest
 from app.servers import PROXY, gunicorn, read, send, wait_for
 
 STOCK = "uvicorn_worker.UvicornWorker"
+DATA_SEGMENTS_IN = 152  # where tcpi_data_segs_in stands in linux/tcp.h's tcp_info
 
 
 def accepted_but_silent(server):
@@ -80,3 +84,76 @@ def test_an_endless_request_is_cut_before_gunicorn_kills_the_worker(tmp_path):
 def test_the_proxys_headers_are_believed_where_the_unit_says_so(tmp_path):
     with gunicorn(tmp_path / "web.sock", "asgi_apps:http", "--forwarded-allow-ips", "*") as server:
         assert server.get(headers=PROXY).endswith(b"https ('192.0.2.7', 0)")
+
+
+def packets(server, answers):
+    """How many of them with data a client gets for so many short answers on one connection."""
+    port = re.search(r"http://127\.0\.0\.1:(\d+)", server.log())[1]
+    with socket.create_connection(("127.0.0.1", int(port)), 60) as client:
+        for _ in range(answers):
+            client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b")"):  # behind the client's address
+                data = client.recv(65536)
+                assert data, answer
+                answer += data
+        known = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return struct.unpack_from("I", known, DATA_SEGMENTS_IN)[0]
+
+
+@pytest.mark.parametrize(("worker", "each"), [("ours", 1), (STOCK, 2)])
+def test_a_short_answer_is_one_packet(tmp_path, worker, each):
+    """The day it fails for the stock worker, uvicorn does so by itself."""
+    chosen = {} if worker == "ours" else {"worker": worker}
+    options = ["--bind", "127.0.0.1:0"]
+    with gunicorn(tmp_path / "web.sock", "asgi_apps:http", *options, **chosen) as server:
+        server.get()
+        assert packets(server, 20) == 20 * each
+
+
+def test_the_head_of_an_answer_waits_for_no_body(tmp_path):
+    env = {"SCRATCH": str(tmp_path)}
+    with gunicorn(tmp_path / "web.sock", "asgi_apps:http", env=env) as server, server.connect() as client:
+        send(client, "/headed")
+        head = client.recv(65536)
+        assert head.startswith(b"HTTP/1.1 200")
+        assert head.endswith(b"\r\n\r\n")
+        (tmp_path / "go").touch()
+        assert read(client).startswith(b"http ")
+
+
+@pytest.mark.parametrize("says_its_last", [False, True])
+def test_an_answer_without_a_body_and_a_refusal_are_sent_whole(tmp_path, says_its_last):
+    """Also to a client that has said that it sends nothing more, upon which uvloop closes."""
+    with gunicorn(tmp_path / "web.sock", "asgi_apps:http") as server:
+        for asked, answered in (
+            (b"HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", b"HTTP/1.1 200"),
+            (b"nothing that HTTP knows\r\n\r\n", b"HTTP/1.1 400"),
+        ):
+            with server.connect() as client:
+                client.sendall(asked.replace(b"Connection: close\r\n", b"") if says_its_last else asked)
+                if says_its_last:
+                    client.shutdown(socket.SHUT_WR)
+                answer = read(client)
+                assert answer.startswith(answered)
+                assert b"\r\n\r\n" in answer
+
+
+def test_a_part_of_a_stream_waits_for_no_other(tmp_path):
+    env = {"SCRATCH": str(tmp_path)}
+    with gunicorn(tmp_path / "web.sock", "asgi_apps:http", env=env) as server, server.connect() as client:
+        send(client, "/parts")
+        got = b""
+        while not got.endswith(b"two"):  # while the event loop is held
+            data = client.recv(65536)
+            assert data, got
+            got += data
+        (tmp_path / "go").touch()
+        assert read(client) == b"end"
+
+
+def test_a_large_answer_comes_whole_behind_its_head(tmp_path):
+    with gunicorn(tmp_path / "web.sock", "asgi_apps:http", env={"SCRATCH": str(tmp_path)}) as server:
+        head, body = server.get("/large").split(b"\r\n\r\n", 1)
+        assert b"content-length: 4000000" in head
+        assert body == b"x" * 4_000_000

@@ -1,4 +1,4 @@
-"""A gunicorn worker that loses no request when it is told to stop.
+"""A gunicorn worker that loses no request when it is told to stop, and sends a short answer in one packet.
 
 uvicorn closes its listening sockets and, in the same turn of the event loop, every connection on which no
 request has been parsed yet. A request that nginx has just sent meets a reset, which nginx reports as 502.
@@ -11,6 +11,7 @@ import sys
 from typing import ClassVar
 
 from gunicorn.arbiter import Arbiter
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import Server, logger
 from uvicorn_worker import UvicornWorker
 
@@ -43,6 +44,51 @@ class DrainingServer(Server):
         await asyncio.get_running_loop().shutdown_asyncgens()
 
 
+class Whole:
+    """A transport that sends the head of an answer with the beginning of its body.
+
+    uvicorn writes them one after the other, and each write is a packet. A head waits for what is written
+    next, until the event loop's next turn at the latest: a stream's waits for nobody.
+    """
+
+    def __init__(self, transport, loop):
+        self.transport = transport
+        self.loop = loop
+        self.head = b""
+        self.is_closing = transport.is_closing  # asked after each answer
+
+    def __getattr__(self, name):
+        return getattr(self.transport, name)
+
+    def write(self, data):
+        if self.head:
+            head, self.head = self.head, b""
+            self.transport.writelines([head, data])  # (!) joined, a large body would be copied
+        elif data[:5] == b"HTTP/":
+            self.head = data
+            self.loop.call_soon(self.flush)
+        else:
+            self.transport.write(data)
+
+    def flush(self):
+        head, self.head = self.head, b""
+        if head and not self.is_closing():
+            self.transport.write(head)
+
+    def close(self):
+        self.flush()
+        self.transport.close()
+
+
+class Protocol(HttpToolsProtocol):
+    def connection_made(self, transport):
+        super().connection_made(transport)
+        self.transport = Whole(transport, self.loop)
+
+    def eof_received(self):
+        self.transport.flush()  # uvloop closes behind it
+
+
 class DrainingUvicornWorker(UvicornWorker):
     """`gunicorn -k pergola_runtime.gunicorn.DrainingUvicornWorker`
 
@@ -50,7 +96,7 @@ class DrainingUvicornWorker(UvicornWorker):
     subclasses this and sets its own CONFIG_KWARGS.
     """
 
-    CONFIG_KWARGS: ClassVar[dict] = {"loop": "uvloop", "http": "httptools", "lifespan": "off", "ws": "none"}
+    CONFIG_KWARGS: ClassVar[dict] = {"loop": "uvloop", "http": Protocol, "lifespan": "off", "ws": "none"}
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

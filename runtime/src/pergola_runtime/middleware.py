@@ -93,7 +93,7 @@ async def auser(request):
     if not hasattr(request, "_acached_user"):
         session = request.session
         asks = session.session_key is not None and not hasattr(session, "_session_cache")
-        request._acached_user = await (sync_to_async(get_user) if asks else auth.aget_user)(request)
+        request._acached_user = await (threads.sync_to_async(get_user) if asks else auth.aget_user)(request)
     return request._acached_user
 
 

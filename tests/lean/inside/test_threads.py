@@ -16,6 +16,7 @@ from types import ModuleType
 
 import pytest
 from asgi_client import Client
+from asgiref.local import Local
 from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
 
 marker = ContextVar("marker", default=None)
@@ -210,6 +211,7 @@ def test_who_is_logged_in_is_one_way_to_the_thread_unless_the_backend_has_its_ow
     async def view(request):
         user, again = await request.auser(), await request.auser()
         assert user is again
+        assert len(pool.free) == pool.size or ways == 2  # Django's own backend only reads
         return respond(user.get_username())
 
     monkeypatch.setattr(settings, "AUTHENTICATION_BACKENDS", [backend])
@@ -1132,3 +1134,58 @@ def test_memory_threads_and_connections_stay_flat(mix, pool, server, few):
     assert {threads for _, threads, _ in looks[1:]} == {early[1]}
     assert max(connections for *_, connections in looks) <= 3
     assert open_transactions(server) == 0
+
+
+def by_asgiref(queries, **what):
+    return sync_to_async(queries.get)(**what)
+
+
+@pytest.mark.parametrize("get", [lambda queries, **what: queries.aget(**what), by_asgiref])
+def test_a_read_is_called_as_asgiref_calls(serve, pool, get):
+    """In its caller's context, which keeps what it leaves there, and with a way back to the event loop."""
+    from django.contrib.auth.models import User
+    from django.db.models.signals import post_init
+
+    async def loop():
+        return asyncio.get_running_loop()
+
+    def loaded(sender, instance, **kwargs):
+        seen.append((marker.get(), local.value, threading.get_ident(), async_to_sync(loop)()))
+        marker.set("left")
+        local.value = "left"
+
+    async def view(request):
+        marker.set("called")
+        local.value = "called"
+        await get(User.objects, username="read")
+        with pytest.raises(User.DoesNotExist):
+            await get(User.objects, username="nobody")
+        seen.append((marker.get(), local.value, threading.get_ident(), asyncio.get_running_loop()))
+        return respond("read")
+
+    local, seen = Local(), []
+    User.objects.get_or_create(username="read")
+    post_init.connect(loaded, sender=User)
+    try:
+        assert text(asyncio.run(serve(view)())) == ["read"]
+    finally:
+        post_init.disconnect(loaded, sender=User)
+    read, after = seen
+    assert read[:2] == ("called", "called")
+    assert after[:2] == ("left", "left")
+    assert read[2] != after[2]
+    assert read[3] is after[3]
+
+
+def test_a_read_outside_a_request_has_the_thread_that_asgiref_gives_it(serve, pool):
+    from django.contrib.auth.models import User
+    from django.db import connections
+
+    async def read():
+        async with ThreadSensitiveContext():
+            found = await User.objects.filter(username="nobody").acount()
+            await sync_to_async(connections.close_all)()
+            return found
+
+    assert asyncio.run(read()) == 0
+    assert pool.taken == 0

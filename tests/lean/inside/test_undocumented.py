@@ -292,3 +292,21 @@ def test_closing_a_response_does_what_ours_does_in_its_place(django):
         "self.closed = True",
         "signals.request_finished.send(sender=self._handler_class)",
     ]
+
+
+def test_djangos_async_orm_calls_by_a_name_of_its_module(django):
+    """And asgiref tells a thread the way back, and a context its executor, under these names."""
+    from django.db.models import query
+    from pergola_runtime import threads
+
+    for name in threads.NAMES.split():
+        method = query.QuerySet.__aiter__ if name == "_fetch_all" else getattr(query.QuerySet, f"a{name}")
+        assert f"sync_to_async(self.{name})(" in inspect.getsource(method)
+    assert callable(query.sync_to_async)
+    called = inspect.getsource(SyncToAsync)
+    assert "self.threadlocal.main_event_loop = loop" in called
+    assert "self.threadlocal.main_event_loop_pid = os.getpid()" in called
+    assert "_restore_context(context)" in called
+    own = Executor()
+    assert ThreadSensitiveContext(executor=own)._executor is own
+    assert ThreadSensitiveContext()._executor is None
