@@ -4,7 +4,9 @@ Set here and not in pytest's configuration, which would have pytest-django load 
 and for tests that know no Django. Of the caller's own environment only DATABASE_URL counts.
 """
 
+import asyncio
 import os
+from contextlib import aclosing
 
 import httpx
 import pytest
@@ -32,6 +34,7 @@ from asgiref.sync import SyncToAsync  # noqa: E402
 from django.conf import settings as django_settings  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.db.backends.base.base import BaseDatabaseWrapper  # noqa: E402
+from pergola_runtime import threads  # noqa: E402
 
 # Every page names static files, that of an error too: only who takes `collected` waits for their hashes.
 HASHED = django_settings.STORAGES["staticfiles"]
@@ -45,16 +48,25 @@ django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHash
 
 
 @pytest.fixture(autouse=True)
-def no_connection_left_in_asgirefs_thread():
-    """Without a server all async tests share asgiref's one thread, and SQLite in memory ignores close():
-    a test that may not use the database would be blamed for the connection of an earlier one."""
+def no_connection_left_in_a_thread():
+    """Tests share asgiref's thread and the runtime's, and SQLite in memory ignores close(): one that may
+    not use the database would be blamed for the connection of an earlier one."""
     yield
-    SyncToAsync.single_thread_executor.submit(forget_connections).result()
+    thread = SyncToAsync.single_thread_executor
+    thread.submit(forget_connections).result()
+    if threads.pool:
+        thread.submit(asyncio.run, end_threads()).result()
 
 
 def forget_connections():
     for connection in connections.all(initialized_only=True):
         BaseDatabaseWrapper.close(connection)
+
+
+async def end_threads():
+    """As at the end of a server's event loop."""
+    async with aclosing(threads.pool.until_the_loop_ends()) as end:
+        await anext(end)
 
 
 @pytest.fixture(scope="session")
