@@ -24,12 +24,12 @@ async def get_or_compute(key, compute, *, fresh=10, stale=60, limit=5):
     `limit` is what computing may take: so long does the lock live if its holder dies.
     """
     deadline = time.monotonic() + 2 * limit
-    waited = False
+    found_it = "hit"
     while True:
         try:
             found = await cache.aget(key)
             if found and time.time() < found[1]:
-                return found[0], "waited" if waited else "hit"
+                return found[0], found_it
             mine = await lock(key, limit)
         except RedisError as error:
             # Slow is better than down.
@@ -37,12 +37,12 @@ async def get_or_compute(key, compute, *, fresh=10, stale=60, limit=5):
             async with asyncio.timeout(limit):
                 return await compute(), "bypassed"
         if mine:
-            return await computed(key, mine, compute, fresh, stale, limit)
+            return await computed(key, mine, compute, fresh, stale, limit, found_it)
         if found:
             return found[0], "stale"
         if time.monotonic() > deadline:
             raise TimeoutError(f"nobody could compute {key} within {2 * limit} s")
-        waited = True
+        found_it = "waited"
         await asyncio.sleep(POLL)
 
 
@@ -53,13 +53,13 @@ async def lock(key, limit):
     return token if await cache.aadd(f"{key}:lock", token, limit + 1) else None
 
 
-async def computed(key, token, compute, fresh, stale, limit):
+async def computed(key, token, compute, fresh, stale, limit, found_it):
     try:
         # The holder before us may have finished between our look and our lock.
         with contextlib.suppress(RedisError):
             found = await cache.aget(key)
             if found and time.time() < found[1]:
-                return found[0], "hit"
+                return found[0], found_it
         async with asyncio.timeout(limit):
             value = await compute()
         with contextlib.suppress(RedisError):  # the value is here, whatever became of Redis

@@ -110,7 +110,7 @@ async def test_nobody_waits_for_ever_for_a_holder_that_died():
 @pytest.mark.usefixtures("local")
 async def test_the_lock_of_another_is_not_given_back():
     await cache.aset("key:lock", "another's")
-    assert await stampede.computed("key", "mine", lambda: at_once(1), 10, 60, 5) == (1, "computed")
+    assert await stampede.computed("key", "mine", lambda: at_once(1), 10, 60, 5, "hit") == (1, "computed")
     assert await cache.aget("key:lock") == "another's"
 
 
@@ -125,6 +125,20 @@ async def test_what_another_has_computed_just_before_our_lock_is_not_computed_ag
     monkeypatch.setattr(stampede, "lock", late)
     assert await get_or_compute("key", lambda: at_once("ours")) == ("another's", "hit")
     assert await cache.aget("key:lock") is None
+
+
+@pytest.mark.usefixtures("local")
+async def test_who_waited_says_so_also_when_the_value_comes_just_before_the_lock(monkeypatch):
+    lock, looks = stampede.lock, itertools.count()
+
+    async def late(key, limit):
+        if next(looks) == 0:
+            return None
+        await cache.aset(key, ("another's", time.time() + 60))
+        return await lock(key, limit)
+
+    monkeypatch.setattr(stampede, "lock", late)
+    assert await get_or_compute("key", lambda: at_once("ours")) == ("another's", "waited")
 
 
 async def test_without_redis_the_page_is_made_all_the_same(async_client):
