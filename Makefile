@@ -186,7 +186,7 @@ test-vagrant: .venv/ready ## vagrant up, for real, in LXC; PROVIDER=libvirt: in 
 # on the machine of the other tests, after them; as much of it as fits
 test-ci: MORE := tests/lean tests/faults
 test-ci: export RELEASES_ROUNDS ?= 1
-test-ci: test test-api test-migrations test-load test-your-app test-machines test-fresh test-vagrant ## what CI runs
+test-ci: test test-api test-migrations test-load test-fresh ## what CI runs
 
 test-full: .venv/ready ## everything; writes tests/results/<date>.json
 	@$(BIN)/python tests/full.py
