@@ -12,6 +12,8 @@ LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_SYSTEM_CERTS=true $(BIN)/uv pip 
 	--python-version 3.11 --generate-hashes --no-emit-index-url -q $(if $(UPGRADE),--upgrade)
 # through a shell there, so that the command's own quotes count, and none is no error
 DEMO = $(BIN)/python infra/ansible/login.py $(ENV) web sudo app-run sh -c "$$($(SETTING) app_demo)"
+# runs parts of the tests side by side, and remembers what passed
+PROOF = $(BIN)/python -m tests.proof
 # with it every start of Ansible or Django compiles all of its modules anew, three times as long
 unexport PYTHONDONTWRITEBYTECODE
 # sudo asks for its password only where it wants one
@@ -125,7 +127,7 @@ psql: environment ## open the application's database
 
 ##@ Tests
 .PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-lean \
-	test-replica test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full
+	test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full ledger
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -160,16 +162,14 @@ test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREEN
 test-lean: .venv/ready ## Django's requests by our handler as by its own, on the same replica (FULL=1: a soak)
 	@tests/with-replica $(BIN)/pytest tests/lean $(ARGS)
 
-test-replica: .venv/ready
-	@tests/with-replica $(BIN)/pytest tests/infra tests/smoke tests/browser $(MORE) $(ARGS)
-
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
 
 test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
 	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
 
-test: lint test-app test-config test-replica ## lint, app, config, infra, smoke and browser
+test: .venv/ready ## lint, app, config, infra, smoke and browser; CHANGED=1: what uncommitted changes concern
+	@$(PROOF) test
 
 test-machines: .venv/ready ## how machines are made, killed, brought back and removed
 	@$(BIN)/pytest tests/machines $(ARGS)
@@ -183,19 +183,20 @@ test-your-app: .venv/ready ## two applications from PyPI, deployed by variables 
 test-vagrant: .venv/ready ## vagrant up, for real, in LXC; PROVIDER=libvirt: in an emulated machine
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
-# on the machine of the other tests, after them; as much of it as fits
-test-ci: MORE := tests/lean tests/faults
-test-ci: export RELEASES_ROUNDS ?= 1
-test-ci: test test-api test-migrations test-load test-fresh ## what CI runs
+test-ci: .venv/ready ## what CI runs
+	@$(PROOF) ci
 
-test-full: .venv/ready ## everything; writes tests/results/<date>.json
-	@$(BIN)/python tests/full.py
+test-full: .venv/ready ## what is not proved for these files yet, kept in tests/ledger.json (AGAIN=1: everything)
+	@$(PROOF) full
+
+ledger: .venv/ready ## which parts of the tests are proved, out of date or were never run
+	@$(PROOF) ledger
 
 ##@ Benchmark
 .PHONY: bench
-bench: .venv/ready ## the stack's speed beside others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS=)
+bench: .venv/ready ## the stack's speed beside others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS= BASE=commit)
 	@PERGOLA_MEMORY=6G tests/with-replica $(BIN)/python -m bench $(if $(FULL),--full) --only '$(ONLY)' --contestants '$(CONTESTANTS)' \
-		--clients '$(CLIENTS)' --paths '$(PATHS)' $(if $(WEBSOCKETS),--websockets) --name '$(NAME)'
+		--clients '$(CLIENTS)' --paths '$(PATHS)' $(if $(WEBSOCKETS),--websockets) --name '$(NAME)' --base '$(BASE)'
 
 ##@ Dependencies
 .PHONY: lock

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +69,17 @@ def numbers(text):
         raise argparse.ArgumentTypeError(f"{text} is not a list of numbers, such as 1,64") from None
 
 
+def commit(text):
+    """The commit's full name, where it has a runtime."""
+    if not text:
+        return ""
+    named = ["git", "rev-parse", "--verify", "--quiet", f"{text}:runtime/src/pergola_runtime"]
+    if subprocess.run(named, cwd=ROOT, capture_output=True, check=False).returncode:
+        raise argparse.ArgumentTypeError(f"{text} is no commit with a runtime/: name one that git log shows")
+    full = ["git", "rev-parse", f"{text}^{{commit}}"]
+    return subprocess.run(full, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def arguments():
     parser = argparse.ArgumentParser(
         prog="python -m bench",
@@ -95,6 +107,13 @@ def arguments():
     add("--full", action="store_true", help="FULL=1: all contestants everywhere, instead of the chosen ones")
     add("--websockets", action="store_true", help="WEBSOCKETS=1: them too, which a part has not")
     add("--name", default="", help="NAME: of the results' files, instead of the date")
+    add(
+        "--base",
+        type=commit,
+        default="",
+        metavar="COMMIT",
+        help="BASE: its runtime beside this one's, 9 rounds",
+    )
     add("--rounds", type=int, default=plan.ROUNDS, help="how often each runs in turn (%(default)s)")
     return parser.parse_args()
 
@@ -133,20 +152,27 @@ class Replica:
         if subprocess.run(unit, check=False).returncode == 0:
             sys.exit(f"Another benchmark runs on that replica: wait for it, or stop the unit {UNIT} there")
 
-    def prepare(self):
+    def prepare(self, base):
         names = subprocess.run(
             ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *SHIPPED],
             cwd=ROOT,
             capture_output=True,
             check=True,
         ).stdout
-        packed = subprocess.run(
-            ["tar", "--create", "--gzip", "--null", "--files-from=-", "--ignore-failed-read"],
-            cwd=ROOT,
-            input=names,
-            capture_output=True,
-            check=True,
-        ).stdout
+        pack = ["tar", "--create", "--gzip", "--null", "--files-from=-", "--ignore-failed-read"]
+        with tempfile.TemporaryDirectory() as folder:
+            if base:
+                archive = [
+                    "git",
+                    "archive",
+                    "--prefix=base/",
+                    f"--output={folder}/base.tar",
+                    f"{base}:runtime",
+                ]
+                subprocess.run(archive, cwd=ROOT, check=True)
+                subprocess.run(["tar", "-xf", f"{folder}/base.tar", "-C", folder], check=True)
+                pack += ["-C", folder, "base"]
+            packed = subprocess.run(pack, cwd=ROOT, input=names, capture_output=True, check=True).stdout
         index = self.settings.get("app_python_index")
         environment = {
             "UV_CACHE_DIR": f"{REMOTE}/cache",
@@ -251,14 +277,18 @@ def gather(replica, groups, websockets):
 
 def main():
     options = arguments()
-    part = bool(options.only or options.contestants or options.clients or options.paths)
-    groups = plan.chosen(
-        full=options.full,
-        only=options.only,
-        contestants=options.contestants,
-        clients=options.clients,
-        paths=options.paths,
-        rounds=options.rounds,
+    part = bool(options.only or options.contestants or options.clients or options.paths or options.base)
+    groups = (
+        [group for group in plan.against_base() if not options.only or group.endpoint in options.only]
+        if options.base
+        else plan.chosen(
+            full=options.full,
+            only=options.only,
+            contestants=options.contestants,
+            clients=options.clients,
+            paths=options.paths,
+            rounds=options.rounds,
+        )
     )
     if not groups:
         sys.exit("ONLY, CONTESTANTS, CLIENTS and PATHS leave nothing to measure; FULL=1 has all combinations")
@@ -272,23 +302,42 @@ def main():
         "date": now.date().isoformat(),
         "commit": commit.stdout.strip(),
         "load": round(os.getloadavg()[0], 1),
+        "base": options.base[:12],
     }
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         print("Preparing the replica", flush=True)
-        replica.prepare()
+        replica.prepare(options.base)
         told, cells = gather(replica, groups, 0 if part and not options.websockets else WEBSOCKETS)
     except KeyboardInterrupt:
         sys.exit("Interrupted: nothing was written")
     finally:
         replica.leave()
     found = report.compose(cells, known | told, replica.settings["pgbouncer_pool_size"])
-    path = RESULTS / f"{options.name or known['date'] + ('-part' if part else '')}.json"
+    default = known["date"] + ("-base" if options.base else "") + ("-part" if part else "")
+    path = RESULTS / f"{options.name or default}.json"
     report.write(found, path)
     for target in found["targets"]:
         verdict = "reached" if target["reached"] else "MISSED"
         print(f"  {target['target']:52} {target['wanted']:>12} {target['measured']:8g}  {verdict}")
+    for line in found["compared"]:
+        print(
+            f"  {line['endpoint']:8}{line['clients']:5} clients  processor time of a request: "
+            f"{line['cpu_ratio']:.3f} of {known['base']}'s ({line['lowest']:.3f} to {line['highest']:.3f}, "
+            f"{line['rounds']} rounds)"
+        )
+    tell_runner(found["targets"])
     print(f"{path.relative_to(ROOT)}, .md and .svg")
+
+
+def tell_runner(targets):
+    """A line for each target, as tests have one, where the runner of all tests asks for it."""
+    if asked := os.environ.get("PERGOLA_CHECKS"):
+        with open(asked, "a") as file:  # noqa: PTH123
+            for target in targets:
+                outcome = "passed" if target["reached"] else "failed"
+                line = {"id": f"bench: {target['target']}", "outcome": outcome, "seconds": 0, "cpu": 0}
+                file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":

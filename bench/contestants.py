@@ -4,7 +4,7 @@ Every service has the same number of worker processes, and what its own document
 settings. What each is: README.md.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 ENDPOINTS = ("hello", "row", "rows", "fanout", "session")
 WORKERS = 2
@@ -23,6 +23,7 @@ class Service:
     environment: dict = field(default_factory=dict)
     workers: int = WORKERS
     processes: int = 1  # of the command itself, which then share the listening socket {fd}
+    runtime: str = "runtime"  # the folder that its pergola_runtime comes from
 
 
 def lean(name, workers=WORKERS, **environment):
@@ -80,6 +81,8 @@ SERVICES = {
         lean("pergola-direct", **DIRECT),  # its threads are together fewer than max_connections
         stock("stock-direct", **DIRECT),
         stock("stock-pool", **DIRECT, BENCH_POOL="10"),  # connections of each worker, as PgBouncer has in all
+        # --- the runtime of another commit: make bench BASE=
+        replace(lean("base"), runtime="base"),
         # --- scaling
         lean("pergola-1", workers=1),
         stock("stock-1", workers=1),
@@ -120,5 +123,7 @@ CONTESTANTS = {
             for name in ("pergola-direct", "stock-direct", "stock-pool")
         ),
         *(Contestant(name, name, endpoints=("hello", "row")) for name in ("pergola-1", "stock-1")),
+        Contestant("base", "base"),
     )
 }
+BASE = "base"  # runs only where a commit is named

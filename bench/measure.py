@@ -101,7 +101,7 @@ class Running:
                 subprocess.Popen(
                     [PROGRAMS / program, *rest],
                     cwd=HOME,
-                    env=machine.environment | {"BENCH_SERVICE": service.name} | service.environment,
+                    env=machine.environment_of(service),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -224,13 +224,17 @@ class Connections:
             look()
 
 
+def python_path(runtime):
+    return f"{HOME}:{HOME}/app:{HOME}/{runtime}/src"
+
+
 class Machine:
     def __init__(self, job):
         self.job = job
         own = read_environment(job["environment_file"])
         self.environment = own | {
             "DJANGO_SETTINGS_MODULE": "bench.project.settings",
-            "PYTHONPATH": f"{HOME}:{HOME}/app:{HOME}/runtime/src",
+            "PYTHONPATH": python_path("runtime"),
             "PATH": f"{PROGRAMS}:/usr/bin:/bin",
             "STATIC_ROOT": str(HOME / "static"),
             "BENCH_UPSTREAM_PORT": str(UPSTREAM_PORT),
@@ -238,6 +242,10 @@ class Machine:
         self.identity = {"user": job["user"], "group": job["group"], "extra_groups": []}
         self.running = {}
         self.checked = {}
+
+    def environment_of(self, service):
+        own = {"BENCH_SERVICE": service.name, "PYTHONPATH": python_path(service.runtime)}
+        return self.environment | own | service.environment
 
     def python(self, *arguments):
         done = subprocess.run(
@@ -369,7 +377,8 @@ class Machine:
         cell = group.seconds + plan.BETWEEN_SECONDS
         left -= len(group.contestants) * plan.WARM_SECONDS
         for turn in range(group.rounds):
-            for name in group.contestants:
+            # every second round backwards, so that none always runs first
+            for name in group.contestants[:: -1 if turn % 2 else 1]:
                 tell(group=number, round=turn, left=round(left), cell=self.cell(name, group))
                 left -= cell
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from bench.contestants import CONTESTANTS, ENDPOINTS
+from bench.contestants import BASE, CONTESTANTS, ENDPOINTS
 
 ROUNDS = 5
+BASE_ROUNDS = 9  # a difference of 3 % in processor time is seen with nine, and not with five
 CLIENTS = (1, 64, 512)
 WARM_SECONDS = 1
 BETWEEN_SECONDS = 0.6  # until a contestant is at rest again
@@ -75,10 +76,19 @@ DEFAULT = (
 )
 
 
+def against_base():
+    """Each endpoint by this checkout's runtime and by that of another commit."""
+    return [
+        Group(endpoint, 200 if endpoint == "fanout" else 64, ("pergola", BASE), rounds=BASE_ROUNDS)
+        for endpoint in ENDPOINTS
+    ]
+
+
 def everything():
     """The default, and what it leaves out."""
+    contestants = tuple(name for name in CONTESTANTS if name != BASE)
     return DEFAULT + tuple(
-        Group(endpoint, clients, tuple(CONTESTANTS), path)
+        Group(endpoint, clients, contestants, path)
         for path in ("direct", "nginx")
         for endpoint in ENDPOINTS
         for clients in CLIENTS

@@ -6,6 +6,8 @@ import statistics
 from dataclasses import dataclass
 from html import escape
 
+from bench.contestants import BASE
+
 KEYS = ("contestant", "endpoint", "clients", "path")
 FIGURES = {"rps": 1, "p50_ms": 2, "p99_ms": 2, "errors": 0, "rss_mb": 0, "pg_connections": 0}
 SHORT = ("hello", "row", "rows", "session")
@@ -140,6 +142,18 @@ def workers(cells):
     return found
 
 
+def compared(cells):
+    """What a request costs by this checkout's runtime and by that of BASE: the median of the rounds."""
+    found = []
+    for name, endpoint, clients, path in gathered(cells):
+        where = {"endpoint": endpoint, "clients": clients, "path": path}
+        if name == BASE and (measured := ratios(cells, "pergola", BASE, "cpu_ms", **where)):
+            middle = statistics.median(measured)
+            spread = {"lowest": round(min(measured), 3), "highest": round(max(measured), 3)}
+            found.append(where | {"cpu_ratio": round(middle, 3), "rounds": len(measured)} | spread)
+    return found
+
+
 # --- as text
 
 
@@ -173,6 +187,8 @@ def markdown(report, chart):
         "A ratio is the median of those of each round, in which both ran. By processor time: the same of "
         "what a request costs the contestants' own processes, which other load on the machine disturbs least."
     )
+    if report.get("compared"):
+        parts.append(against(report))
     parts.append(f"![Requests each second]({chart})")
     for path in dict.fromkeys(row["path"] for row in report["rows"]):
         for endpoint in dict.fromkeys(row["endpoint"] for row in report["rows"]):
@@ -242,6 +258,21 @@ def parts_of_a_row(alone, effort):
     lines = [[name, number(cost, 2), number(100 * cost / row)] for name, cost in parts.items()]
     told = f"Of {row:.2f} ms of processor time that a request of pergola costs, with 64 clients."
     return ["## Where the time of a row goes", told, table(["part", "ms", "of 100"], lines)]
+
+
+def against(report):
+    lines = [
+        [
+            line["endpoint"],
+            f"{line['clients']:,}",
+            f"{line['cpu_ratio']:.3f}",
+            f"{line['lowest']:.3f} to {line['highest']:.3f}",
+            str(line["rounds"]),
+        ]
+        for line in report["compared"]
+    ]
+    head = ["endpoint", "clients", "processor time of a request, to the base", "rounds' range", "rounds"]
+    return f"## Against the runtime of {report['base']}\n\n" + table(head, lines)
 
 
 def scaling(workers, effort):
@@ -334,6 +365,7 @@ def compose(cells, told, pool_size):
         "targets": targets(cells, pool_size),
         "workers": workers(cells),
         "costs": costs(cells),
+        "compared": compared(cells),
     }
 
 
@@ -345,7 +377,7 @@ def write(report, path):
     path.with_suffix(".md").write_text(markdown(report, chart_path.name))
     # a line a row, so that two runs can be compared line by line
     text = json.dumps(report, indent=2)
-    for name in ("rows", "targets", "workers", "costs"):
+    for name in ("rows", "targets", "workers", "costs", "compared"):
         text = text.replace(json.dumps({name: report[name]}, indent=2)[2:-2], compact(name, report[name]))
     path.write_text(text + "\n")
 

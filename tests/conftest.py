@@ -4,11 +4,14 @@ import functools
 import importlib.util
 import os
 import sys
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import diagnosis
 import pytest
+from proof import checks
 
 TESTS = Path(__file__).parent
 ANSIBLE = TESTS.parent / "infra/ansible"
@@ -25,6 +28,7 @@ MACHINES = (
     "servers",
     "your_app",
 )
+STARTED = pytest.StashKey()
 NEVER_SKIPPED = ("app", "migrations", "load", *MACHINES)
 
 # Tests start Django and Ansible by the dozen: with this variable, which containers like to set, each start
@@ -75,6 +79,10 @@ def authority(edge):
     return path if path.exists() else None
 
 
+def pytest_configure(config):
+    checks.register(config)
+
+
 def pytest_collection_modifyitems(config, items):
     """Left out and not skipped: in CI what is skipped fails."""
     if os.environ.get("FULL"):
@@ -83,6 +91,25 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if not item.get_closest_marker("full")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_runtest_setup(item):
+    item.stash[STARTED] = time.time()
+
+
+def evidence_of(item):
+    """What shows why a test failed: functions that return a title and a text.
+
+    The test's own (`evidence`, which fixtures set), or what each host of the environment shows.
+    """
+    if hasattr(item, "evidence"):
+        return item.evidence
+    servers = item.funcargs.get("servers")
+    hosts = servers.settings.values() if servers else ()
+    since = item.stash.get(STARTED, time.time())
+    return [
+        functools.partial(diagnosis.ask, settings, since) for settings in hosts if "host_login" in settings
+    ]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -94,7 +121,7 @@ def pytest_runtest_makereport(item, call):
             report.outcome = "failed"
             report.longrepr = f"{item.nodeid} was skipped, and in CI everything runs: {report.longrepr[-1]}"
     elif report.failed:
-        for evidence in getattr(item, "evidence", []):
+        for evidence in evidence_of(item):
             try:
                 report.sections.append(evidence())
             except Exception as error:  # a host that is gone shows nothing, and the test's own words count

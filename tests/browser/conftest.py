@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import urlsplit
 
+import debian
 import pytest
 from playwright.sync_api import sync_playwright
 
@@ -77,18 +78,18 @@ def programs():
         missing.append(FONTS)
     if not missing:
         return
-    if os.geteuid() or not shutil.which("apt-get"):
+    if not debian.may_install():
         if missing == [FONTS]:
             return
         refuse(f"tests/browser needs {' '.join(missing)}: apt-get install {' '.join(missing)}")
-    command("apt-get", "-q", "update")
-    missing = [*dict.fromkeys([*missing, FONTS])]
-    command("apt-get", "-qy", "--no-install-recommends", "install", *missing)
+    try:
+        debian.install(*dict.fromkeys([*missing, FONTS]))
+    except AssertionError as error:
+        refuse(str(error))
 
 
 def command(*arguments):
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     if done.returncode:
         refuse(f"{shlex.join(map(str, arguments))}: {done.stderr.strip()[-500:]}")
     return done.stdout

@@ -10,7 +10,7 @@ import pytest
 from house import ROOT
 
 from bench import plan, report, wrk
-from bench.contestants import CONTESTANTS, ENDPOINTS, SERVICES
+from bench.contestants import BASE, CONTESTANTS, ENDPOINTS, SERVICES
 from bench.sockets import PING, TEXT, frames
 
 SAID = """\
@@ -161,7 +161,23 @@ def test_a_part_holds_what_was_asked_for():
 
 def test_a_full_run_has_each_contestant_on_each_of_its_endpoints():
     had = {(group.endpoint, name) for group in plan.chosen(full=True) for name in group.contestants}
-    assert had == {(endpoint, name) for name, one in CONTESTANTS.items() for endpoint in one.endpoints}
+    wanted = {(endpoint, name) for name, one in CONTESTANTS.items() for endpoint in one.endpoints}
+    assert had == {pair for pair in wanted if pair[1] != BASE}
+
+
+def test_base_runs_beside_this_runtime_on_each_endpoint_in_nine_rounds():
+    groups = plan.against_base()
+    assert [group.endpoint for group in groups] == list(ENDPOINTS)
+    assert {(group.contestants, group.rounds) for group in groups} == {(("pergola", BASE), 9)}
+    assert SERVICES[BASE].runtime != SERVICES["pergola"].runtime
+
+
+def test_base_is_compared_by_the_median_of_the_rounds_processor_time():
+    cells = [cell("pergola", 1, turn, cpu_ms=cost) for turn, cost in enumerate((1.0, 1.1, 5.0))]
+    cells += [cell(BASE, 1, turn, cpu_ms=1.0) for turn in range(3)]
+    (found,) = report.compared(cells)
+    assert (found["endpoint"], found["cpu_ratio"], found["rounds"]) == ("hello", 1.1, 3)
+    assert (found["lowest"], found["highest"]) == (1.0, 5.0)
 
 
 def test_every_target_is_measured_by_a_default_run():

@@ -8,6 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import diagnosis
 import pytest
 import testinfra
 from infra.tools import run_probe
@@ -82,21 +83,13 @@ def settings(host_name, servers):
 
 @pytest.fixture(autouse=True)
 def evidence(request):
-    """When a test fails, what the host's journal said meanwhile."""
+    """When a test fails, what its host shows, with the journal of the module's EVIDENCE units."""
     if "host" not in request.fixturenames:
         return
-    host = request.getfixturevalue("host")
-    began = time.time()
-
-    def journal():
-        units = "".join(f" -u {unit!r}" for unit in getattr(request.module, "EVIDENCE", []))
-        said = host.run(
-            f"systemctl --failed --no-pager --legend=no; journalctl --no-pager -n 20 -p warning "
-            f"--since=@{int(began)}; {f'journalctl --no-pager -n 20{units}' if units else ''}"
-        )
-        return f"the journal of {host.backend.host.name}", said.stdout
-
-    request.node.evidence = [journal]
+    settings = request.getfixturevalue("settings")
+    units = getattr(request.module, "EVIDENCE", ())
+    # over a connection of its own: the shared one may be what broke
+    request.node.evidence = [functools.partial(diagnosis.ask, settings, time.time(), units)]
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 import functools
 import os
 import subprocess
+import time
 
+import diagnosis
 import pytest
 from machines.environment import Environment, Server
 
@@ -49,6 +51,21 @@ def environment(host_of_machines, tmp_path):
     made = Environment(tmp_path / "states")
     yield made
     made.works("down")
+
+
+@pytest.fixture(autouse=True)
+def evidence(request):
+    """When a test fails, what each machine that it was given shows."""
+    began = time.time()
+
+    def show():
+        given = [request.node.funcargs.get(name) for name in ("standing", "environment", "server")]
+        # a server's inventory names no machine: the environment that made it does
+        machines = [getattr(one, "machine", one) for one in given if one]
+        shown = [f"{one.state}\n{one.ssh(diagnosis.script(began))}" for one in machines if one.record]
+        return "the machines, when the test had failed", "\n".join(shown)
+
+    request.node.evidence = [show]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import debian
 import psycopg
 import pytest
 from app.servers import PATIENCE, wait_for
@@ -28,19 +29,12 @@ def install(lock):
         fcntl.flock(waiting, fcntl.LOCK_EX)
         if programs():
             return
-        if os.geteuid() or not shutil.which("apt-get"):
+        if not debian.may_install():
             pytest.skip("needs PostgreSQL's server programs: apt-get install postgresql")
         if not CLUSTERS.exists():
             CLUSTERS.parent.mkdir(exist_ok=True)
             CLUSTERS.write_text("create_main_cluster = false\n")
-        apt("update")
-        apt("-y", "--no-install-recommends", "install", "postgresql")
-
-
-def apt(*arguments):
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(["apt-get", "-q", *arguments], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+        debian.install("postgresql")
 
 
 @contextlib.contextmanager

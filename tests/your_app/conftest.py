@@ -1,5 +1,6 @@
 """Applications that nobody here wrote, as a person brings theirs: make new-app, make up, and nothing else."""
 
+import functools
 import json
 import os
 import shutil
@@ -7,9 +8,11 @@ import ssl
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import diagnosis
 import httpx
 import pytest
 from machines.conftest import host_of_machines  # noqa: F401 - a fixture
@@ -105,10 +108,7 @@ def brought(request, sources, tmp_path_factory):
 
 @pytest.fixture
 def evidence(request, brought):
-    """A test that fails shows what the application said."""
+    """When a test fails, what the machine shows and what the application wrote."""
     request.node.evidence = [
-        lambda: (
-            "the journal",
-            brought.replica.run("sudo", "journalctl", "-n", "60", "-o", "cat", "-u", "app-*"),
-        )
+        functools.partial(diagnosis.ask, brought.settings, time.time(), ["app-*", "nginx", "pgbouncer"])
     ]

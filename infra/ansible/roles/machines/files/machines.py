@@ -79,9 +79,13 @@ def write(path, text):
 
 @contextlib.contextmanager
 def locked(path, mode=fcntl.LOCK_EX):
-    with path.open("a") as file:
+    """Hold a lock on a file, which is made where it is missing, or on a directory."""
+    file = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
         fcntl.flock(file, mode)
         yield
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager
@@ -450,9 +454,10 @@ def existing(path):
 
 def install(packages):
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    attempt("apt-get", "--quiet", "update")  # one broken source of the host's need not matter
     options = ["--yes", "--quiet", "--no-install-recommends", "--option=DPkg::Lock::Timeout=120"]
-    run("apt-get", "install", *options, *packages)
+    with locked(Path("/var/lib/apt")):  # `apt-get update` fails where another one is running
+        attempt("apt-get", "--quiet", "update")  # one broken source of the host's need not matter
+        run("apt-get", "install", *options, *packages)
 
 
 def image(images, mirror, packages):
