@@ -135,8 +135,9 @@ lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline -q
 	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate | xargs -0 $(BIN)/shellcheck
 
+# more processes than two cores, as many of its tests wait
 test-app: .venv/ready ## the sample application and the runtime, no service needed
-	@$(BIN)/pytest -n auto --dist worksteal tests/app $(ARGS)
+	@$(BIN)/pytest -n 3 --dist worksteal tests/app $(ARGS)
 
 test-config: .venv/ready ## settings, contracts, rendered files
 	@$(BIN)/pytest -n auto --dist worksteal tests/config $(ARGS)
@@ -189,7 +190,7 @@ test-ci: .venv/ready ## what CI runs
 test-full: .venv/ready ## what is not proved for these files yet, kept in tests/ledger.json (AGAIN=1: everything)
 	@$(PROOF) full
 
-ledger: .venv/ready ## which parts of the tests are proved, out of date or were never run
+ledger: .venv/ready ## which parts of the tests are proved, out of date or were never run (TABLE=1: into tests/README.md)
 	@$(PROOF) ledger
 
 ##@ Benchmark

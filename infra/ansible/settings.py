@@ -13,13 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-from ansible.errors import AnsibleError
-from ansible.inventory.manager import InventoryManager
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import init_plugin_loader
-from ansible.template import Templar
-from ansible.vars.manager import VariableManager
-
 HERE = Path(__file__).resolve().parent
 
 
@@ -34,6 +27,14 @@ def load(env, given=None):
         sys.exit(
             f"ENV={env}: no inventory of that name; there are {known}, and make new-env NAME={env} makes one"
         )
+    # The import takes a third of a second, which a misspelt ENV does not have to wait for.
+    from ansible.errors import AnsibleError
+    from ansible.inventory.manager import InventoryManager
+    from ansible.parsing.dataloader import DataLoader
+    from ansible.plugins.loader import init_plugin_loader
+    from ansible.template import Templar
+    from ansible.vars.manager import VariableManager
+
     init_plugin_loader()
     loader = DataLoader()
     loader.set_basedir(str(HERE))

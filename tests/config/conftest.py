@@ -56,7 +56,7 @@ class Playbook:
     def settings(self, values):
         (self.folder / "group_vars/servers.yml").write_text(yaml.safe_dump(values))
 
-    def run(self, name="site.yml", *arguments):
+    def run(self, name="site.yml", *arguments, **environment):
         return subprocess.run(
             [
                 Path(sys.executable).with_name("ansible-playbook"),
@@ -69,7 +69,8 @@ class Playbook:
             # linear, as mitogen's start is the dearest part of a play that reaches nobody
             env=os.environ
             | {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_STRATEGY": "linear"}
-            | {"PERGOLA_STATE": str(self.folder.parent / "state")},
+            | {"PERGOLA_STATE": str(self.folder.parent / "state")}
+            | environment,
             capture_output=True,
             text=True,
             timeout=120,
@@ -80,6 +81,12 @@ class Playbook:
 @pytest.fixture
 def playbook(tmp_path):
     return Playbook(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_playbook(tmp_path_factory):
+    """A playbook whose output is shared by the tests of one module."""
+    return Playbook(tmp_path_factory.mktemp("playbook"))
 
 
 def settings_of(given):

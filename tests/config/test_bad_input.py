@@ -1,5 +1,6 @@
 """What cannot work is refused before anything is touched, in a line that names the setting and the fix."""
 
+import json
 import os
 import re
 import shutil
@@ -7,10 +8,48 @@ import subprocess
 
 import pytest
 import yaml
-from house import ANSIBLE, ROOT
+from house import ANSIBLE, ROOT, read_yaml
 
 KEYS = {"site_operator_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF operator"]}
 GOOD = KEYS | {"site_domain": "app.example.org"}
+UNREACHABLE = {"ansible_host": "198.18.0.1", "ansible_ssh_common_args": "-o ConnectTimeout=1"}
+
+IMPOSSIBLE_DOMAINS = ["http://app.example.org", "app_1.example.org", "300.1.1.1", "app", "App.example.org"]
+DOMAINS = {"site_domain": IMPOSSIBLE_DOMAINS[0], "site_aliases": IMPOSSIBLE_DOMAINS[1:]}
+ONE_RELEASE = {"deploy_keep": 1}
+PORT_USED_TWICE = {"redis_port": 6432}
+OPERATOR_KEYS = [
+    ([], "site_operator_keys is empty: name at least one SSH public key"),
+    (["~/.ssh/nobody.pub"], "site_operator_keys holds '~/.ssh/nobody.pub', which is neither a public key"),
+]
+CELERY = [{"app_celery": path} for path in ("config.celery", "config.celery:app; id")]
+APPLICATIONS = [
+    (
+        {"app_runtime": False, "app_settings_overlay": True},
+        "app_runtime is false, and app_settings_overlay is true, which is pergola_runtime's: set app_",
+    ),
+    ({"app_runtime": False, "app_asgi": ""}, "app_runtime is false, and app_asgi is '', which is"),
+    ({"app_runtime": "no"}, "app_runtime is 'no': write true or false"),
+    (
+        {"app_runtime": False, "app_http_server": "granian"},
+        "app_runtime is false, and app_http_server is granian, which takes systemd's socket by",
+    ),
+    ({"app_http_server": "apache"}, "must be one of: gunicorn, gunicorn-asgi, uvicorn, hypercorn, gran"),
+    ({"app_handler": "fast"}, "app_handler is 'fast': value of app_handler must be one of: lean, django"),
+    ({"app_threads": 0}, "app_threads is 0: synchronous code needs a thread, so write 1 or more"),
+    ({"app_static_url": "static/"}, "app_static_url is 'static/': write it as a path such as /static/"),
+    ({"app_media_url": "/"}, "app_media_url is '/': write it as a path such as /media/, or empty"),
+    ({"app_media_url": "/ws/"}, "'/static/', '/ws/' and '/ws/': give each a path of its own"),
+    ({"app_media_url": "/m/", "app_media": "none"}, "app_media_url is '/m/' and app_media is 'none': set"),
+    ({"app_env": {"APP_SETTINGS_MODULE": "x"}}, "app_env holds APP_SETTINGS_MODULE: names are letters"),
+]
+# (role, task file) that refuses: the bad settings, each of which gets a host of its own in one shared run
+SHARED_RUN = {
+    ("preflight", "settings"): [DOMAINS, PORT_USED_TWICE],
+    ("base", "preflight"): [{"site_operator_keys": keys} for keys, _ in OPERATOR_KEYS],
+    ("app", "preflight"): [*CELERY, *(bad for bad, _ in APPLICATIONS)],
+    ("deploy", "preflight"): [ONE_RELEASE],
+}
 
 
 def refusal(done):
@@ -18,6 +57,78 @@ def refusal(done):
     assert done.returncode != 0, done.stdout
     assert "changed=0" in done.stdout, done.stdout
     return " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.fixture(scope="module")
+def refused(module_playbook):
+    """Returns a function that gives the messages by which a host with these settings was refused.
+
+    Each start of site.yml takes more than a second of processor time, and its first play ends for all hosts
+    as soon as one of them is refused. So one run of a play that goes on has a host for each of the bad
+    settings of SHARED_RUN. It runs the check of every setting, and then the task file that is to refuse the
+    host. The test of the settings of nginx's own pages proves that site.yml runs these task files.
+    """
+    cases = [(*check, bad) for check, settings in SHARED_RUN.items() for bad in settings]
+    hosts = {
+        f"case_{number}": UNREACHABLE | GOOD | bad | {"refusing": {"role": role, "file": file}}
+        for number, (role, file, bad) in enumerate(cases)
+    }
+    groups = {name: {"hosts": {"case_0": None}} for name in ("edge", "web", "database", "redis")}
+    groups |= {"worker": {"hosts": dict.fromkeys(hosts)}, "servers": {"hosts": hosts}}
+    module_playbook.hosts(yaml.safe_dump(groups))
+    checks = {"name": "{{ refusing.role }}", "tasks_from": "{{ refusing.file }}"}
+    tasks = [{"check_settings": None}, {"ansible.builtin.include_role": checks}]
+    folder = module_playbook.folder.parent
+    for name in ("roles", "group_vars"):
+        (folder / name).symlink_to(ANSIBLE / name)
+    (folder / "checks.yml").write_text(
+        yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": tasks}])
+    )
+    done = module_playbook.run(folder / "checks.yml", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    assert done.returncode != 0, done.stdout
+    results = re.findall(r"^(?:failed|fatal): \[(\w+)\].* => (\{.*\})$", done.stdout, re.M)
+
+    def messages(bad):
+        name = f"case_{[settings for _, _, settings in cases].index(bad)}"
+        recap = re.search(rf"^{name} .*", done.stdout, re.M)[0]
+        assert "changed=0" in recap
+        assert "failed=1" in recap
+        return "\n".join(json.loads(result)["msg"] for host, result in results if host == name)
+
+    return messages
+
+
+def test_impossible_domains_are_refused_and_each_is_named(refused):
+    said = refused(DOMAINS)
+    assert not [
+        name for name in IMPOSSIBLE_DOMAINS if f"holds '{name}', which no client can look up" not in said
+    ]
+
+
+def test_one_release_alone_leaves_none_to_go_back_to(refused):
+    assert "deploy_keep is 1: the live release and the one to go back to stay, so write 2" in refused(
+        ONE_RELEASE
+    )
+
+
+def test_a_port_used_twice_is_refused(refused):
+    assert "is 6432, and so is redis_port: give each a port of its own" in refused(PORT_USED_TWICE)
+
+
+@pytest.mark.parametrize(("keys", "line"), OPERATOR_KEYS)
+def test_keys_that_would_lock_everybody_out_are_refused(refused, keys, line):
+    assert line in refused({"site_operator_keys": keys})
+
+
+def test_a_path_of_the_application_that_cannot_work_is_refused(refused):
+    one, two = CELERY
+    assert "app_celery is 'config.celery': write it as module:variable, such as" in refused(one)
+    assert "app_celery is 'config.celery:app; id': write it as" in refused(two)
+
+
+@pytest.mark.parametrize(("bad", "line"), APPLICATIONS)
+def test_what_an_application_cannot_be_is_refused(refused, bad, line):
+    assert line in refused(bad)
 
 
 def test_every_bad_setting_is_named_at_once(playbook):
@@ -49,43 +160,9 @@ def test_every_bad_setting_is_named_at_once(playbook):
     assert not (playbook.folder / "secrets").exists()
 
 
-def test_impossible_domains_are_refused_and_each_is_named(playbook):
-    impossible = ["http://app.example.org", "app_1.example.org", "300.1.1.1", "app", "App.example.org"]
-    playbook.settings(GOOD | {"site_domain": impossible[0], "site_aliases": impossible[1:]})
-    said = refusal(playbook.run())
-    assert not [name for name in impossible if f"holds '{name}', which no client can look up" not in said]
-
-
-def test_one_release_alone_leaves_none_to_go_back_to(playbook):
-    playbook.settings(GOOD | {"deploy_keep": 1})
-    said = refusal(playbook.run())
-    assert "deploy_keep is 1: the live release and the one to go back to stay, so write 2" in said
-
-
-def test_a_port_used_twice_is_refused(playbook):
-    playbook.settings(GOOD | {"redis_port": 6432})
-    assert "is 6432, and so is redis_port: give each a port of its own" in refusal(playbook.run())
-
-
-@pytest.mark.parametrize(
-    ("keys", "line"),
-    [
-        ([], "site_operator_keys is empty: name at least one SSH public key"),
-        (
-            ["~/.ssh/nobody.pub"],
-            "site_operator_keys holds '~/.ssh/nobody.pub', which is neither a public key",
-        ),
-    ],
-)
-def test_keys_that_would_lock_everybody_out_are_refused(playbook, keys, line):
-    playbook.settings(GOOD | {"site_operator_keys": keys})
-    assert line in refusal(playbook.run())
-
-
 def web_hosts(**settings):
     """An inventory whose web hosts are told different things: one run shows what becomes of each."""
-    nobody = {"ansible_host": "198.18.0.1", "ansible_ssh_common_args": "-o ConnectTimeout=1"}
-    hosts = {name: values | nobody for name, values in settings.items()}
+    hosts = {name: values | UNREACHABLE for name, values in settings.items()}
     one = {"hosts": {next(iter(hosts)): None}}
     groups = dict.fromkeys(("edge", "worker", "database", "redis"), one)
     return yaml.safe_dump({"servers": {"hosts": hosts}, "web": {"hosts": dict.fromkeys(hosts)}} | groups)
@@ -93,45 +170,6 @@ def web_hosts(**settings):
 
 def failed(done):
     return set(re.findall(r"^(?:failed|fatal): \[(\w+)\]", done.stdout, re.M))
-
-
-def test_a_path_of_the_application_that_cannot_work_is_refused(playbook):
-    one, two = ({"app_celery": path} for path in ("config.celery", "config.celery:app; id"))
-    playbook.hosts(web_hosts(one=one, two=two))
-    said = refusal(playbook.run())
-    assert "app_celery is 'config.celery': write it as module:variable, such as" in said
-    assert "app_celery is 'config.celery:app; id': write it as" in said
-
-
-@pytest.mark.parametrize(
-    ("bad", "line"),
-    [
-        (
-            {"app_runtime": False, "app_settings_overlay": True},
-            "app_runtime is false, and app_settings_overlay is true, which is pergola_runtime's: set app_",
-        ),
-        ({"app_runtime": False, "app_asgi": ""}, "app_runtime is false, and app_asgi is '', which is"),
-        ({"app_runtime": "no"}, "app_runtime is 'no': write true or false"),
-        (
-            {"app_runtime": False, "app_http_server": "granian"},
-            "app_runtime is false, and app_http_server is granian, which takes systemd's socket by",
-        ),
-        ({"app_http_server": "apache"}, "must be one of: gunicorn, gunicorn-asgi, uvicorn, hypercorn, gran"),
-        ({"app_handler": "fast"}, "app_handler is 'fast': value of app_handler must be one of: lean, django"),
-        ({"app_threads": 0}, "app_threads is 0: synchronous code needs a thread, so write 1 or more"),
-        ({"app_static_url": "static/"}, "app_static_url is 'static/': write it as a path such as /static/"),
-        ({"app_media_url": "/"}, "app_media_url is '/': write it as a path such as /media/, or empty"),
-        ({"app_media_url": "/ws/"}, "'/static/', '/ws/' and '/ws/': give each a path of its own"),
-        (
-            {"app_media_url": "/m/", "app_media": "none"},
-            "app_media_url is '/m/' and app_media is 'none': set",
-        ),
-        ({"app_env": {"APP_SETTINGS_MODULE": "x"}}, "app_env holds APP_SETTINGS_MODULE: names are letters"),
-    ],
-)
-def test_what_an_application_cannot_be_is_refused(playbook, bad, line):
-    playbook.settings(GOOD | bad)
-    assert line in refusal(playbook.run())
 
 
 def test_files_on_one_of_several_web_hosts_are_refused(playbook):
@@ -233,13 +271,21 @@ def test_maintenance_is_on_or_off(playbook):
 
 
 def test_settings_of_nginxs_own_pages_are_refused_and_each_is_named(playbook):
+    """site.yml checks these settings last, so its output also shows that it ran all other checks."""
     bad = {
         "nginx_maintenance_allowed": ["203.0.113.7", "office"],
         "nginx_maintenance_retry_seconds": 0,
         "nginx_page_language": "한국어",
     }
     playbook.settings(GOOD | bad)
-    said = refusal(playbook.run())
+    done = playbook.run(ANSIBLE_DISPLAY_SKIPPED_HOSTS="true")
+    said = refusal(done)
+    checks = [
+        f"TASK [{role} : {task['name']}]"
+        for role, file in SHARED_RUN
+        for task in read_yaml(ANSIBLE / f"roles/{role}/tasks/{file}.yml")
+    ]
+    assert not [check for check in checks if check not in done.stdout]
     assert "nginx_maintenance_allowed is ['203.0.113.7', 'office']: write a list of IP addresses" in said
     assert "nginx_maintenance_retry_seconds is 0: write a number of seconds" in said
     assert "nginx_page_language is 한국어: write the tag of a language, such as en or ko" in said

@@ -1,5 +1,6 @@
 """`make new-app` finds out what an application wants, says where, and never guesses in silence."""
 
+import json
 import os
 import pty
 import shutil
@@ -116,18 +117,12 @@ def test_the_environment_is_a_machine_of_its_own(new_app):
     """Of the same kind as the local one, in a state directory of its own name."""
     assert new_app.run().returncode == 0
 
-    def setting(name):
-        shown = subprocess.run(
-            [sys.executable, ANSIBLE / "settings.py", new_app.name, name],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return shown.stdout.strip()
-
-    assert setting("machines_provider") == "nspawn"
-    assert setting("state_directory").endswith(f"/{new_app.name}")
-    assert setting("app_application") == "shop.asgi:application"
+    command = [sys.executable, ANSIBLE / "settings.py", new_app.name]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    (settings,) = json.loads(shown.stdout).values()
+    assert settings["machines_provider"] == "nspawn"
+    assert settings["state_directory"].endswith(f"/{new_app.name}")
+    assert settings["app_application"] == "shop.asgi:application"
     theirs = ANSIBLE / "inventory/local/addresses.py"
     assert (new_app.inventory / "addresses.py").resolve() == theirs.resolve()
 

@@ -38,6 +38,7 @@ def on_machines():
         ("requirements/control.txt", set(BY_NAME)),
         ("tests/load/clients.py", {"lint", "config", "load", "releases", "releases-full"}),
         ("tests/smoke/test_http.py", {"lint", "config", "smoke", "servers", "vagrant", "vagrant-libvirt"}),
+        ("tests/infra/test_ssh.py", {"lint", "config", "infra", "infra-full", "vagrant", "vagrant-libvirt"}),
         ("tests/browser/conftest.py", {"lint", "config", "browser"}),
         ("Vagrantfile", {"vagrant", "vagrant-libvirt"}),
         ("bench/plan.py", {"lint", "config", "bench"}),
@@ -50,7 +51,7 @@ def on_machines():
 )
 def test_a_change_makes_stale_what_depends_on_it(name, stale):
     found = changed(name)
-    if name.startswith("tests/smoke"):
+    if name.startswith(("tests/infra", "tests/smoke")):
         found -= {"fresh", "fresh-trixie"}  # make verify on a fresh control machine
     assert found == stale
 
@@ -85,6 +86,13 @@ def test_the_working_tree_is_read_as_git_reads_it():
     head = commit_tree()
     assert len(clean & set(head)) > 100
     assert [name for name in clean & set(head) if TREE.get(name) != head[name]] == []
+
+
+def test_what_breaks_its_replica_is_the_last_on_it():
+    """tests/faults leaves a replica that is removed afterwards as it is."""
+    for part in PARTS:
+        if part.target == "test-releases":
+            assert [one.name for one in PARTS if one.group == part.group][-1] == part.name
 
 
 def test_every_directory_of_tests_has_a_part():

@@ -138,7 +138,10 @@ BROKEN = {
         migration_breaks_the_running_release,
         ("migrations were not applied", "the running release uses the column core_visit.at"),
     ),
-    "dies after its start": Broken(dies_after_its_start, ("a process that dies",)),
+    # where it never answers, the deploy waits for this long
+    "dies after its start": Broken(
+        dies_after_its_start, ("a process that dies",), ("-e", "deploy_ready_seconds=15")
+    ),
     "dies once it was ready": Broken(dies_once_it_was_ready, ("a process that dies",)),
     "WebSocket process dies": Broken(websocket_process_dies, ("a process that dies",)),
 }

@@ -7,12 +7,11 @@ import json
 import os
 import ssl
 import subprocess
-import time
 
 import httpx
+from waiting import wait_until
 
 ADDRESSES = 100  # of clients, from the last of the replica's network downwards
-PATIENCE = 120
 
 # One look at all that says which release is live. A process belongs to the release in whose directory it
 # works; `python` alone would be no sign, as it is Debian's.
@@ -137,16 +136,6 @@ def settled(replica):
 def well(replica):
     """Until what nobody waits for, as a rollback's old slot, has ended as well."""
     wait_until(lambda: not settled(replica), lambda: f"all is well: {settled(replica)}")
-
-
-def wait_until(condition, message, seconds=PATIENCE):
-    """The condition's first true value."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        if time.monotonic() > end:
-            raise AssertionError(f"{message() if callable(message) else message} within {seconds} s")
-        time.sleep(0.2)
-    return value
 
 
 def bridge_of(address):

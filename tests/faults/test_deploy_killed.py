@@ -11,8 +11,9 @@ import time
 import httpx
 import pytest
 from faults.releases import PHASES, deploy
-from faults.replica import wait_until, well
+from faults.replica import well
 from machines.environment import STATES, Environment
+from waiting import wait_until
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.usefixtures("left_well")]
 

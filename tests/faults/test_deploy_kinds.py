@@ -6,7 +6,8 @@ import tomllib
 
 import pytest
 from faults.releases import BIN, ROOT, deploy, deploy_checkout
-from faults.replica import wait_until, well
+from faults.replica import well
+from waiting import wait_until
 
 pytestmark = [pytest.mark.full, pytest.mark.disruptive, pytest.mark.usefixtures("left_well")]
 

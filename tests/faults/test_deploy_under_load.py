@@ -13,8 +13,9 @@ import uuid
 import httpx
 import pytest
 from faults.releases import BROKEN, ROUNDS, deploy, rollback
-from faults.replica import wait_until, well
+from faults.replica import well
 from load.running import running
+from waiting import wait_until
 
 pytestmark = pytest.mark.disruptive
 

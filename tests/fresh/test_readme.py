@@ -5,7 +5,8 @@ import re
 import shlex
 
 from fresh.control_machine import CHECKOUT, ROOT, SOURCE
-from machines.environment import listing, traces, wait_until
+from machines.environment import listing, traces
+from waiting import wait_until
 
 README = (ROOT / "README.md").read_text()
 PREPARE = re.findall(r"`(apt-get [^`]+)`", README)
@@ -50,7 +51,7 @@ def test_the_readmes_commands_make_a_replica_and_leave_nothing(machine):
     assert traces(record["id"])
     run("make down")
     # ssh keeps a connection for a minute, in case another command wants it
-    wait_until(lambda: machine.processes() == [], 90, "every process ends")
+    wait_until(lambda: machine.processes() == [], "every process ends")
     assert traces(record["id"], record["network"].removesuffix("0/24")) == []
     assert machine.mounts() == mounts
     assert machine.run(FORWARDING).strip() == ("1" if bridges() else forwarding)
@@ -71,6 +72,6 @@ def test_who_may_not_make_machines_can_run_the_tests_that_need_none(machine):
     machine.run("apt-get install -y python3-venv")
     run("make .venv/ready")
     # in CI a test that is skipped for want of Redis fails; here nobody installs one
-    said = run("env -u CI .venv/bin/pytest")
+    said = run("env -u CI .venv/bin/pytest -n 4")
     assert re.search(r"\d+ passed", said)
     assert re.search(r"need machines: .*tests/infra .*tests/fresh", said)

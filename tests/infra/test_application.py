@@ -12,8 +12,8 @@ from infra.tools import (
     main_process,
     run_probe,
     stopped,
-    wait_until,
 )
+from waiting import wait_until
 
 pytestmark = pytest.mark.hosts("web")
 EVIDENCE = ["app-web@*", "app-websocket@*"]
@@ -62,10 +62,9 @@ def workers(host, master):
 @pytest.fixture
 def workers_come_back(host, web, workers_wanted):
     def wait(but=()):
-        wait_until(lambda: main_process(host, web), 20, f"{web} did not come back")
+        wait_until(lambda: main_process(host, web), f"{web} did not come back")
         wait_until(
             lambda: len(workers(host, main_process(host, web)) - set(but)) == workers_wanted,
-            40,
             f"not {workers_wanted} workers",
         )
 
@@ -125,7 +124,7 @@ def test_a_killed_daphne_comes_back_and_takes_its_socket_over(host, settings, sl
         path = f"{settings['app_runtime_directory']}/{slot}/websocket-{number}.sock"
         killed(host, unit)
         answers = f"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"{path}\")'"
-        wait_until(lambda: host.run(answers).rc == 0, 20, f"{unit} does not listen")  # noqa: B023
+        wait_until(lambda: host.run(answers).rc == 0, f"{unit} does not listen")  # noqa: B023
 
 
 @pytest.mark.disruptive
@@ -139,10 +138,10 @@ def test_the_link_to_the_live_slot_is_tried_again_until_it_is_made(host, setting
     host.check_output("mkdir %s", in_the_way)
     try:
         host.run("systemctl restart app-live.service")
-        wait_until(lambda: state() == "auto-restart", 20, "it is not tried again")
+        wait_until(lambda: state() == "auto-restart", "it is not tried again")
     finally:
         host.check_output("rm -r %s", in_the_way)
-    wait_until(lambda: state() == "exited", 20, "the link is not made")
+    wait_until(lambda: state() == "exited", "the link is not made")
 
 
 def test_each_daphne_process_runs_as_the_application(host, settings, websockets):
@@ -326,11 +325,10 @@ def test_the_target_stops_everything_and_starts_it_again(host, settings, web, we
         for unit in units:
             wait_until(
                 lambda: host.run("systemctl is-active %s", unit).stdout.strip() == "inactive",  # noqa: B023
-                50,
                 f"{unit} did not stop",
             )
     for unit in units:
-        wait_until(lambda: host.run("systemctl is-active %s", unit).rc == 0, 30, f"{unit} did not start")  # noqa: B023
+        wait_until(lambda: host.run("systemctl is-active %s", unit).rc == 0, f"{unit} did not start")  # noqa: B023
 
 
 @pytest.mark.disruptive

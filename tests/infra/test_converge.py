@@ -31,11 +31,11 @@ def test_a_second_converge_changes_nothing(servers):
     )
 
 
-def test_a_look_with_ansibles_own_strategy_changes_and_shows_nothing(servers):
-    """--check works on a server that stands, and everything works without mitogen."""
-    done = play(
-        inventory_of(servers), "site", "deploy", arguments=["--check", "--diff"], ANSIBLE_STRATEGY="linear"
-    )
+@pytest.mark.parametrize("strategy", ["mitogen", pytest.param("linear", marks=pytest.mark.full)])
+def test_check_mode_changes_nothing(servers, strategy):
+    """On a server that stands, also without mitogen."""
+    arguments = ["--check", "--diff"]
+    done = play(inventory_of(servers), "site", "deploy", arguments=arguments, ANSIBLE_STRATEGY=strategy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.changed == dict.fromkeys(servers.settings, 0), done.stdout
 

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
-from infra.tools import inventory_of, play, wait_until
+from infra.tools import inventory_of, play
+from waiting import wait_until
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 from websockets.sync.client import connect
 
@@ -129,7 +130,7 @@ def test_who_looks_at_the_host_is_told(closed, host):
 
 def test_it_outlives_restarts_converges_and_deploys_and_they_change_nothing(closed, servers, host, site):
     host.check_output("systemctl restart nginx")
-    wait_until(lambda: answers(site), 20, "nginx did not come back")
+    wait_until(lambda: answers(site), "nginx did not come back")
     done = play(inventory_of(servers), "site", "deploy")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.changed == dict.fromkeys(servers.settings, 0), done.stdout
@@ -156,14 +157,14 @@ def test_who_may_pass_sees_the_site(closed, servers, settings, site, websocket):
             arguments=[*told, json.dumps({"nginx_maintenance_allowed": [f"{own}/32"]})],
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        wait_until(lambda: site.get("/").status_code == 200, 20, "this address does not pass")
-        with wait_until(lambda: opened(websocket), 20, "no WebSocket passes") as passed:
+        wait_until(lambda: site.get("/").status_code == 200, "this address does not pass")
+        with wait_until(lambda: opened(websocket), "no WebSocket passes") as passed:
             passed.send("in")
             assert passed.recv(timeout=10) == "in"
     finally:
         done = play(inventory_of(servers), "site", arguments=told[:2])
         assert done.returncode == 0, done.stdout + done.stderr
-    wait_until(lambda: site.get("/").status_code == 503, 20, "this address still passes")
+    wait_until(lambda: site.get("/").status_code == 503, "this address still passes")
 
 
 def opened(websocket):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from infra.tools import MORE_THAN_SYSTEMD_STARTS, children, killed, main_process, stopped, wait_until
+from infra.tools import MORE_THAN_SYSTEMD_STARTS, children, killed, main_process, stopped
+from waiting import wait_until
 
 pytestmark = pytest.mark.hosts("edge")
 EVIDENCE = ["nginx", "app-web@*"]
@@ -60,7 +61,7 @@ def test_a_client_cannot_say_what_the_application_believes(host, settings, site)
         f"mkdir {place} && systemd-run --quiet --collect --unit=test-mirror python3 -c %s", mirror
     )
     try:
-        wait_until(lambda: host.run("test -S %s/web.sock", place).rc == 0, 15, "the mirror does not listen")
+        wait_until(lambda: host.run("test -S %s/web.sock", place).rc == 0, "the mirror does not listen")
         host.check_output("ln -sfn mirror %s", live)
         forged = {
             "X-Forwarded-For": "203.0.113.99",
@@ -85,13 +86,13 @@ def test_static_files_come_from_disk(host, settings, site):
     page = site.get("/")
     path = re.search(r'href="(/static/[^"]+\.css)"', page.text)[1]
     with stopped(host, "app.target"):
-        wait_until(lambda: site.get("/livez").status_code == 502, 50, "the application still answers")
+        wait_until(lambda: site.get("/livez").status_code == 502, "the application still answers")
         assert site.get(path).status_code == 200
         answer = site.get("/")
         assert answer.status_code == 502
         assert settings["nginx_unavailable_title"] in answer.text
         assert int(answer.headers["retry-after"]) < 60
-    wait_until(lambda: site.get("/readyz").status_code == 200, 40, "the site is not ready again")
+    wait_until(lambda: site.get("/readyz").status_code == 200, "the site is not ready again")
 
 
 @pytest.mark.disruptive
@@ -105,4 +106,4 @@ def test_killed_it_comes_back(host, site):
         except httpx.TransportError:
             return False
 
-    wait_until(ready, 20, "the site is not ready again")
+    wait_until(ready, "the site is not ready again")

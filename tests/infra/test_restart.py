@@ -6,7 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from infra.tools import live_slot, wait_until
+from infra.tools import live_slot
+from waiting import wait_until
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.hosts("web")]
 EVIDENCE = ["app-*", "nginx", "pgbouncer", "postgresql@*", "redis-server"]
@@ -32,9 +33,9 @@ def restarted(host, settings):
     """What was before, once the machine has booted again."""
     before = {"slot": live_slot(host, settings), "sockets": sockets(host), "boot": boot_id(settings)}
     subprocess.run([*settings["host_login"], "sudo systemctl reboot"], capture_output=True, check=False)
-    wait_until(lambda: boot_id(settings) not in (None, before["boot"]), 180, "the machine did not come up")
+    wait_until(lambda: boot_id(settings) not in (None, before["boot"]), "the machine did not come up", 180)
     # the shared connection breaks at its first use, and the next one opens it anew
-    wait_until(lambda: answers(host), 60, "no shared connection")
+    wait_until(lambda: answers(host), "no shared connection")
     return before
 
 
@@ -56,7 +57,7 @@ def ready(settings):
 
 def test_the_site_is_ready_again(restarted, host, settings):
     answer = wait_until(
-        lambda: (said := ready(settings)) and said.status_code == 200 and said, 120, "the site is not ready"
+        lambda: (said := ready(settings)) and said.status_code == 200 and said, "the site is not ready"
     )
     assert answer.status_code == 200
 

@@ -9,10 +9,10 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
+from waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -20,15 +20,6 @@ numbers = itertools.count(1)
 
 # systemd's own limit is five within ten seconds
 MORE_THAN_SYSTEMD_STARTS = 6
-
-
-def wait_until(condition, seconds, message):
-    """The condition's first true value."""
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{message} within {seconds} s"
-        time.sleep(0.2)
-    return value
 
 
 def beside_the_slots(settings):
@@ -91,7 +82,7 @@ def killed(host, unit):
     """Its main process, as by the kernel where memory ends. Returns when another has come."""
     before = main_process(host, unit)
     host.check_output("kill -KILL %s", str(before))
-    wait_until(lambda: main_process(host, unit) not in (0, before), 20, f"{unit} did not come back")
+    wait_until(lambda: main_process(host, unit) not in (0, before), f"{unit} did not come back")
 
 
 def children(host, pid):

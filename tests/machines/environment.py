@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
@@ -150,10 +149,3 @@ def traces(*needles):
         *(line for line in listing("ps", "-eo", "args") if "pytest" not in line),
     ]
     return [line for line in seen if any(needle in line for needle in needles)]
-
-
-def wait_until(condition, seconds, message):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{message} within {seconds} s"
-        time.sleep(0.1)

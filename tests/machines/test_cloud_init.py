@@ -6,7 +6,8 @@ Debian 13's own cloud-init judges the file and does what it says.
 import subprocess
 import sys
 
-from machines.environment import ANSIBLE, wait_until
+from machines.environment import ANSIBLE
+from waiting import wait_until
 
 # The seed stands in for a cloud's. The machine keeps its address and host keys, by which the test knows it.
 BOOT = """set -e
@@ -41,7 +42,7 @@ def test_converge_comes_in_by_what_cloud_init_made(server):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Valid schema" in done.stdout
-    wait_until(lambda: server.answers("ops", "sudo -n true").returncode == 0, 120, "the operator can log in")
+    wait_until(lambda: server.answers("ops", "sudo -n true").returncode == 0, "the operator can log in")
     server.works("site", "--tags", "base")
     assert server.answers("ops", "sudo -n true").returncode == 0
     assert "Permission denied" in server.answers("root").stderr

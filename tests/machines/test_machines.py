@@ -3,7 +3,8 @@
 import os
 import signal
 
-from machines.environment import traces, wait_until
+from machines.environment import traces
+from waiting import wait_until
 
 SMALL = ["-e", "machines_memory=512M"]
 SEND = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'', ('198.18.0.1', 9))"
@@ -44,7 +45,7 @@ def test_a_machine_that_restarts_itself_comes_back_by_itself(standing):
     before = standing.init()
     # a moment later, so that this connection ends before the machine does
     standing.ssh("systemd-run --quiet --on-active=1s systemctl reboot")
-    wait_until(lambda: standing.init() not in (None, before), 60, "the machine starts again")
+    wait_until(lambda: standing.init() not in (None, before), "the machine starts again")
     assert standing.works("up", *SMALL).changed == 0
 
 
@@ -60,7 +61,7 @@ def test_a_machine_that_outlived_its_supervisor_is_not_booted_twice(standing):
     orphan = standing.init()
     for pid in standing.processes(r"systemd-nspawn|machines\.py"):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not standing.processes(r"systemd-nspawn|machines\.py"), 10, "the supervisor ends")
+    wait_until(lambda: not standing.processes(r"systemd-nspawn|machines\.py"), "the supervisor ends")
     assert standing.works("up", *SMALL).changed == 1
     assert standing.init() != orphan
     assert len(standing.processes("^systemd-nspawn")) == 1

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from . import ledger
+from . import ledger, table
 from .digest import commit_tree, digest
 from .parts import PARTS
 from .runner import Runner, summary
@@ -53,6 +53,8 @@ def full():
 
 
 def show():
+    if os.environ.get("TABLE"):
+        table.write()
     for line in ledger.show():
         print(line)
     return 0

@@ -12,28 +12,28 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def git(*arguments):
+def git(*arguments, given=None):
     """What git printed; nothing where this is no checkout or git refuses."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, check=False)
     return done.stdout if done.returncode == 0 else ""
 
 
 def working_tree():
     """{path: its mode and git's own hash of its content}, of what git tracks or would add."""
-    names = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    found = {}
-    for name in sorted(set(filter(None, names))):
-        path = ROOT / name
-        if path.is_symlink():
-            found[name] = f"120000 {blob(os.fsencode(path.readlink()))}"
-        elif path.is_file():
-            mode = "100755" if path.stat().st_mode & 0o100 else "100644"
-            found[name] = f"{mode} {blob(path.read_bytes())}"
+    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    names = sorted(name for name in set(filter(None, listed)) if (ROOT / name).is_file())
+    links = {name for name in names if (ROOT / name).is_symlink()}
+    files = [name for name in names if name not in links]
+    hashes = git("hash-object", "--stdin-paths", given="".join(f"{name}\n" for name in files)).split()
+    found = {
+        name: f"{'100755' if (ROOT / name).stat().st_mode & 0o100 else '100644'} {content}"
+        for name, content in zip(files, hashes, strict=True)
+    }
+    for name in links:  # git's content of a link is where it leads
+        target = git("hash-object", "--stdin", given=str((ROOT / name).readlink())).strip()
+        found[name] = f"120000 {target}"
     return found
-
-
-def blob(content):
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def commit_tree(commit="HEAD"):

@@ -7,8 +7,24 @@ renders, installs or reads. The runner fails a part that opens a file which its 
 from dataclasses import dataclass, field
 
 # Patterns of fnmatch, in which * matches / as well. Pages (*.md) count only where a pattern ends with .md.
-CONTROL = ("requirements/*", "pyproject.toml", "tests/conftest.py", "tests/diagnosis.py", "tests/house.py")
-STACK = (*CONTROL, "app/*", "infra/*", "runtime/*", "Makefile", "ansible.cfg", "tests/with-replica")
+CONTROL = (
+    "requirements/*",
+    "pyproject.toml",
+    "tests/conftest.py",
+    "tests/diagnosis.py",
+    "tests/house.py",
+    "tests/waiting.py",
+)
+STACK = (
+    *CONTROL,
+    "app/*",
+    "app/*.md",
+    "infra/*",
+    "runtime/*",
+    "Makefile",
+    "ansible.cfg",
+    "tests/with-replica",
+)
 HOST = ("tests/infra/conftest.py", "tests/infra/tools.py")
 REPLICA = (*STACK, *HOST, "tests/faults/replica.py")
 MACHINES = (*STACK, "tests/machines/conftest.py", "tests/machines/environment.py")
@@ -21,7 +37,7 @@ class Part:
 
     place: `here` needs no machine, `replica` runs on a replica that it shares with the parts of its group,
         `own` makes its machines itself.
-    group: the parts of a group run one after another, two groups at the same time.
+    group: the parts of a group run one after another, three groups at the same time.
     ci: whether `make test-ci` runs it; `make test-full` runs all.
     alone: nothing else may run meanwhile, as it measures the machine.
     """
@@ -161,6 +177,16 @@ PARTS = (
         place="own",
         group="your-app",
         ci=False,
+    ),
+    Part(
+        "infra-full",
+        "test-infra",
+        (*STACK, "tests/infra/*"),
+        "the playbooks without mitogen",
+        place="replica",
+        group="servers",
+        ci=False,
+        variables={"FULL": "1", "ARGS": "-m full"},
     ),
     Part(
         "servers",

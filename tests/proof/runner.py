@@ -1,7 +1,7 @@
-"""Runs parts of the tests, two groups at a time, and records what came of each.
+"""Runs parts of the tests, three groups at a time, and records what came of each.
 
-Two groups, because most tests wait: for a process that drains, a timeout, a machine that boots. While one
-group waits, the other computes.
+More groups than two cores, because most tests wait: for a process that drains, a timeout, a machine that
+boots. While one group waits, another computes.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from .digest import ROOT, base_packages, digest, git, images, matches, working_t
 from .usage import machines_cpu
 
 MEASURED = Path(__file__).with_name("measured.py")
-LANES = 2
+LANES = 3
 TAIL = 250  # lines of a part that failed
 HEARTBEAT = 60
 SLOWEST = 5

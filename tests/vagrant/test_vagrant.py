@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from machines.environment import wait_until
 from vagrant.lab import PATIENCE, PROVIDER, ROOT, STATE, VIRSH, address
+from waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def is_ready(lab, authority):
 def comes_back(lab, is_ready):
     def wait(what):
         try:
-            wait_until(is_ready, 60 * PATIENCE, f"readyz answers after {what}")
+            wait_until(is_ready, f"readyz answers after {what}", 60 * PATIENCE)
         except AssertionError:
             lab.run(*lab.shell, "systemctl --failed; systemctl list-jobs; ss -ltn; ip -brief address")
             lab.run(*lab.shell, "sudo journalctl --boot --no-pager --lines=200")
