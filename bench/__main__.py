@@ -115,7 +115,12 @@ def arguments():
         help="BASE: its runtime beside this one's, 9 rounds",
     )
     add("--rounds", type=int, default=plan.ROUNDS, help="how often each runs in turn (%(default)s)")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.base and (
+        options.full or options.contestants or options.clients or options.paths or options.websockets
+    ):
+        parser.error("BASE has its own contestants, clients and paths: only ONLY and NAME go with it")
+    return options
 
 
 def load_settings(env):

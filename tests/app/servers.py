@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import debian
 import pytest
 
 HERE = Path(__file__).parent
@@ -107,11 +108,18 @@ def daphne(path, application, *options, module="pergola_runtime.daphne", **kwarg
     return serving([module, "--unix-socket", str(path), *options, application], path, **kwargs)
 
 
+def redis_program():
+    return shutil.which("redis-server") or shutil.which("redis-check-rdb")
+
+
 @contextlib.contextmanager
 def redis_server(directory, password=""):
     """A Redis of the test's own; yields its URL."""
     # redis-tools has the same program under this name, without a service; argv[0] decides what it is
-    program = shutil.which("redis-server") or shutil.which("redis-check-rdb")
+    program = redis_program()
+    if not program and debian.may_install():
+        debian.install("redis-tools")
+        program = redis_program()
     if not program:
         pytest.skip("needs redis-server: apt-get install redis-tools")
     path = directory / "redis.sock"

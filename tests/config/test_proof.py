@@ -14,6 +14,8 @@ from proof.parts import PARTS, Part
 BY_NAME = {part.name: part for part in PARTS}
 TESTS = ROOT / "tests"
 COMMIT = "a" * 40
+FRESH = ("fresh", "fresh-trixie")  # which run the tests that need no machine, and make verify
+VAGRANT = ("vagrant", "vagrant-libvirt")
 TREE = working_tree()
 
 
@@ -36,27 +38,25 @@ def on_machines():
         ("runtime/src/pergola_runtime/handler.py", set(BY_NAME) - {"load"}),
         ("app/posts/views.py", set(BY_NAME) - {"load"}),
         ("requirements/control.txt", set(BY_NAME)),
-        ("tests/load/clients.py", {"lint", "config", "load", "releases", "releases-full"}),
-        ("tests/smoke/test_http.py", {"lint", "config", "smoke", "servers", "vagrant", "vagrant-libvirt"}),
-        ("tests/infra/test_ssh.py", {"lint", "config", "infra", "infra-full", "vagrant", "vagrant-libvirt"}),
-        ("tests/browser/conftest.py", {"lint", "config", "browser"}),
-        ("Vagrantfile", {"vagrant", "vagrant-libvirt"}),
-        ("bench/plan.py", {"lint", "config", "bench"}),
-        ("docs/servers.md", {"config", "servers"}),
-        ("docs/async-django.md", {"app"}),
+        ("tests/load/clients.py", {"lint", "config", "load", "releases", "releases-full", *FRESH}),
+        ("tests/smoke/test_http.py", {"lint", "config", "smoke", "servers", *FRESH, *VAGRANT}),
+        ("tests/infra/test_ssh.py", {"lint", "config", "infra", "infra-full", *FRESH, *VAGRANT}),
+        ("tests/browser/conftest.py", {"lint", "config", "browser", *FRESH}),
+        ("Vagrantfile", {*VAGRANT}),
+        ("bench/plan.py", {"lint", "config", "bench", *FRESH}),
+        ("docs/servers.md", {"config", "servers", *FRESH}),
+        ("docs/async-django.md", {"app", *FRESH}),
         ("docs/capacity.md", set()),
         ("CHANGELOG.md", set()),
         ("tests/README.md", set()),
+        ("bench/results/2026-11-29.json", set()),
     ],
 )
 def test_a_change_makes_stale_what_depends_on_it(name, stale):
-    found = changed(name)
-    if name.startswith(("tests/infra", "tests/smoke")):
-        found -= {"fresh", "fresh-trixie"}  # make verify on a fresh control machine
-    assert found == stale
+    assert changed(name) == stale
 
 
-def test_a_part_is_stale_once_it_is_run_otherwise():
+def test_other_variables_make_a_part_stale():
     part = BY_NAME["releases"]
     other = Part(**{**vars(part), "variables": {"RELEASES_ROUNDS": "2"}})
     assert digest(part, TREE) != digest(other, TREE)
@@ -88,7 +88,18 @@ def test_the_working_tree_is_read_as_git_reads_it():
     assert [name for name in clean & set(head) if TREE.get(name) != head[name]] == []
 
 
-def test_what_breaks_its_replica_is_the_last_on_it():
+def test_parts_that_share_a_state_directory_are_in_one_group():
+    for part in PARTS:
+        same = [one.group for one in PARTS if one.target == part.target and one.place == "own"]
+        assert len(set(same)) <= 1, part.name
+
+
+def test_no_part_depends_on_what_runs_write():
+    files = ("tests/ledger.json", "bench/results/2026-11-29.md", "bench/results/x.json")
+    assert not [(part.name, name) for part in PARTS for name in files if matches(name, part.files)]
+
+
+def test_releases_runs_last_in_its_group():
     """tests/faults leaves a replica that is removed afterwards as it is."""
     for part in PARTS:
         if part.target == "test-releases":

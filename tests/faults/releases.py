@@ -138,9 +138,9 @@ BROKEN = {
         migration_breaks_the_running_release,
         ("migrations were not applied", "the running release uses the column core_visit.at"),
     ),
-    # where it never answers, the deploy waits for this long
+    # the deploy waits this long for a release that never becomes ready
     "dies after its start": Broken(
-        dies_after_its_start, ("a process that dies",), ("-e", "deploy_ready_seconds=15")
+        dies_after_its_start, ("a process that dies",), ("-e", "deploy_ready_seconds=30")
     ),
     "dies once it was ready": Broken(dies_once_it_was_ready, ("a process that dies",)),
     "WebSocket process dies": Broken(websocket_process_dies, ("a process that dies",)),

@@ -61,8 +61,9 @@ def load(replica, left_well, addresses, users, make_source, plays, tmp_path_fact
         plays.append(deploy(replica, make_source("first")).works())
     options = ["--url", replica.url, "--ca", replica.authority, "--seconds", 3600]
     options += ["--addresses", ",".join(addresses), "--users", ",".join(users), "--rooms", 10]
-    # 100 of each, at a pace that leaves two cores something for a deploy
-    options += ["--pause", 4, "--message-pause", 10]
+    # 100 of each, at a pace that leaves two cores something for a deploy; in CI other tests run meanwhile
+    slower = 1 if ROUNDS > 1 else 2
+    options += ["--pause", 4 * slower, "--message-pause", 10 * slower]
     # two that keep a job of six seconds running, and six whose jobs fail twice and are tried again
     options += ["--visitors", 8, "--job-kinds", "fetch,fetch,flaky"]
     with running(tmp_path_factory.mktemp("load"), *options) as clients:

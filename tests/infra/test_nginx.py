@@ -85,8 +85,9 @@ def test_static_files_come_from_disk(host, settings, site):
     """With the application stopped they are served all the same, and a page of nginx's own says 502."""
     page = site.get("/")
     path = re.search(r'href="(/static/[^"]+\.css)"', page.text)[1]
+    stops = settings["app_drain_seconds"] + 20  # TimeoutStopSec is ten seconds more than the drain
     with stopped(host, "app.target"):
-        wait_until(lambda: site.get("/livez").status_code == 502, "the application still answers")
+        wait_until(lambda: site.get("/livez").status_code == 502, "the application still answers", stops)
         assert site.get(path).status_code == 200
         answer = site.get("/")
         assert answer.status_code == 502

@@ -82,7 +82,8 @@ def killed(host, unit):
     """Its main process, as by the kernel where memory ends. Returns when another has come."""
     before = main_process(host, unit)
     host.check_output("kill -KILL %s", str(before))
-    wait_until(lambda: main_process(host, unit) not in (0, before), f"{unit} did not come back")
+    # RestartSec is one or two seconds everywhere
+    wait_until(lambda: main_process(host, unit) not in (0, before), f"{unit} did not come back", 40)
 
 
 def children(host, pid):

@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import os
 import subprocess
@@ -62,7 +63,10 @@ def evidence(request):
         given = [request.node.funcargs.get(name) for name in ("standing", "environment", "server")]
         # a server's inventory names no machine: the environment that made it does
         machines = [getattr(one, "machine", one) for one in given if one]
-        shown = [f"{one.state}\n{one.ssh(diagnosis.script(began))}" for one in machines if one.record]
+        shown = []
+        for one in machines:
+            with contextlib.suppress(Exception):  # one that is down, or was never made, shows nothing
+                shown.append(f"{one.state}\n{one.ssh(diagnosis.script(began))}")
         return "the machines, when the test had failed", "\n".join(shown)
 
     request.node.evidence = [show]

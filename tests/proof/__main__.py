@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 
 from . import ledger, table
@@ -12,35 +13,49 @@ from .runner import Runner, summary
 README_PARTS = ("lint", "app", "config", "infra", "smoke", "browser")
 
 
-def run(parts, write_ledger):
-    if not parts:
-        print("Nothing to run: every part is proved for these files (AGAIN=1 runs them all the same)")
-        return 0
-    runner = Runner(parts, write_ledger)
-    good = runner.run()
+def run(parts, strict=True):
+    """Run these parts; the exit status."""
+    if os.geteuid() and any(part.place != "here" for part in parts):
+        # the parts have no terminal in which sudo could ask
+        asked = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False)
+        if asked.returncode:
+            sys.exit("Machines need root: run this as root, or run `sudo -v` before it")
+    runner = Runner(parts, strict)
+    passed = runner.run()
     summary(runner)
-    return 0 if good else 1
+    return 0 if passed else 1
 
 
 def test():
-    """`make test`, and with CHANGED=1 the parts of test-ci that the working tree made stale."""
+    """`make test`: the README's parts; with CHANGED=1 those that uncommitted changes make stale."""
     if not os.environ.get("CHANGED"):
-        return run([part for part in PARTS if part.name in README_PARTS], write_ledger=False)
+        return run([part for part in PARTS if part.name in README_PARTS], strict=False)
     known = ledger.Ledger()
-    head = commit_tree()
-    changed = [part for part in PARTS if digest(part, known.tree) != digest(part, head)]
-    stale = known.stale(changed) if not os.environ.get("AGAIN") else changed
-    later = [part.name for part in stale if not part.ci]
+    chosen, later = changed(known, commit_tree(), again=bool(os.environ.get("AGAIN")))
     if later:
-        print(f"Stale as well, and run by make test-full: {', '.join(later)}")
-    # the fastest first, by what each took the last time
-    seconds = {name: entry["seconds"] for name, entry in known.entries.items() if not ledger.malformed(entry)}
-    chosen = sorted((part for part in stale if part.ci), key=lambda part: seconds.get(part.name, 600))
-    return run(chosen, write_ledger=True)
+        print(f"Stale as well, and run by make test-full: {', '.join(part.name for part in later)}")
+    if not chosen:
+        print("No part of make test-ci is stale by an uncommitted change (AGAIN=1 runs them all the same)")
+        return 0
+    return run(chosen)
+
+
+def changed(known, head, again=False):
+    """The parts that the working tree made stale: (those of make test-ci, fastest first; the others)."""
+    concerned = [part for part in PARTS if digest(part, known.tree) != digest(part, head)]
+    stale = concerned if again else known.stale(concerned)
+    # by groups, as the parts of a group keep their order: some leave their replica broken
+    took = {}
+    for part in stale:
+        entry = known.entries.get(part.name)
+        seconds = 600 if entry is None or ledger.malformed(entry) else entry["seconds"]
+        took[part.group] = took.get(part.group, 0) + seconds
+    ordered = sorted((part for part in stale if part.ci), key=lambda part: took[part.group])
+    return ordered, [part for part in stale if not part.ci]
 
 
 def ci():
-    return run([part for part in PARTS if part.ci], write_ledger=True)
+    return run([part for part in PARTS if part.ci])
 
 
 def full():
@@ -49,7 +64,10 @@ def full():
     for part in PARTS:
         state, reason = known.state(part)
         print(f"{part.name:16}{'runs' if part in stale else 'kept':6}{state}{': ' if reason else ''}{reason}")
-    return run(stale, write_ledger=True)
+    if not stale:
+        print("Every part is proved for these files (AGAIN=1 runs them all the same)")
+        return 0
+    return run(stale)
 
 
 def show():

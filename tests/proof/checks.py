@@ -52,9 +52,9 @@ class Checks:
         self.seconds = {}
         self.outcomes = {}
         self.opened = set()
-        sys.addaudithook(self.hear)
+        sys.addaudithook(self.note_open)
 
-    def hear(self, event, arguments):
+    def note_open(self, event, arguments):
         if event == "open" and isinstance(arguments[0], str):
             self.opened.add(arguments[0])
 
@@ -80,6 +80,9 @@ class Checks:
         if not self.target:
             return
         name = report.nodeid
+        if report.when not in ("setup", "call", "teardown"):  # the process of xdist that ran it has crashed
+            self.write({"id": name, "outcome": "failed", "seconds": 0, "cpu": 0})
+            return
         self.seconds[name] = self.seconds.get(name, 0) + report.duration
         if report.failed or self.outcomes.get(name) is None or report.skipped:
             self.outcomes[name] = report.outcome

@@ -7,33 +7,41 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+# what runs themselves write: no part depends on it, whatever its list says
+OUTPUTS = ("bench/results/", "tests/ledger.json")
 
 
 def git(*arguments, given=None):
-    """What git printed; nothing where this is no checkout or git refuses."""
+    """What git printed. Exits with git's words where it refuses: an empty answer would prove everything."""
     command = ["git", *arguments]
     done = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else ""
+    if done.returncode:
+        sys.exit(f"git {arguments[0]} failed, and the ledger needs it: {done.stderr.strip()}")
+    return done.stdout
 
 
 def working_tree():
     """{path: its mode and git's own hash of its content}, of what git tracks or would add."""
-    listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
-    names = sorted(name for name in set(filter(None, listed)) if (ROOT / name).is_file())
-    links = {name for name in names if (ROOT / name).is_symlink()}
-    files = [name for name in names if name not in links]
-    hashes = git("hash-object", "--stdin-paths", given="".join(f"{name}\n" for name in files)).split()
-    found = {
-        name: f"{'100755' if (ROOT / name).stat().st_mode & 0o100 else '100644'} {content}"
-        for name, content in zip(files, hashes, strict=True)
-    }
-    for name in links:  # git's content of a link is where it leads
-        target = git("hash-object", "--stdin", given=str((ROOT / name).readlink())).strip()
-        found[name] = f"120000 {target}"
-    return found
+    for _ in range(5):  # a test may remove a file of its own between two commands
+        listed = git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+        names = sorted(name for name in set(filter(None, listed)) if (ROOT / name).is_file())
+        links = {name for name in names if (ROOT / name).is_symlink()}
+        files = [name for name in names if name not in links]
+        try:
+            modes = ["100755" if (ROOT / name).stat().st_mode & 0o100 else "100644" for name in files]
+            hashes = git("hash-object", "--stdin-paths", given="".join(f"{name}\n" for name in files)).split()
+        except (OSError, SystemExit):
+            continue
+        found = {name: f"{mode} {one}" for name, mode, one in zip(files, modes, hashes, strict=True)}
+        for name in links:  # git's content of a link is where it leads
+            target = git("hash-object", "--stdin", given=str((ROOT / name).readlink())).strip()
+            found[name] = f"120000 {target}"
+        return found
+    sys.exit(f"git cannot read the files of {ROOT}: run `git status` there")
 
 
 def commit_tree(commit="HEAD"):
@@ -48,12 +56,13 @@ def commit_tree(commit="HEAD"):
 
 @functools.cache
 def expression(patterns, pages):
-    return re.compile(
-        "|".join(fnmatch.translate(one) for one in patterns if one.endswith(".md") == pages) or "$."
-    )
+    chosen = [fnmatch.translate(one) for one in patterns if one.endswith(".md") == pages]
+    return re.compile("|".join(chosen) or "$.")
 
 
 def matches(name, patterns):
+    if name.startswith(OUTPUTS):
+        return False
     return expression(patterns, name.endswith(".md")).match(name) is not None
 
 
@@ -64,7 +73,7 @@ def files_of(part, tree):
 def digest(part, tree, packages=""):
     """Of the part's files in this tree, of how it is called, and of the base image's packages.
 
-    None for a part that names no files: nothing tells when its result is out of date.
+    None for a part that names no files: its result cannot be checked.
     """
     if not part.files:
         return None
@@ -75,13 +84,16 @@ def digest(part, tree, packages=""):
 
 def images():
     states = Path(os.environ.get("PERGOLA_STATE") or ROOT / ".pergola")
-    return Path(os.environ.get("PERGOLA_IMAGES") or states / "images")
+    return Path(os.environ.get("PERGOLA_IMAGES") or states / "images").absolute()
 
 
 def base_packages():
-    """A digest of the base image's Debian packages with their versions; empty where no image was built."""
-    status = sorted(images().glob("debian-13-*/var/lib/dpkg/status"), key=lambda path: path.stat().st_mtime)
-    if not status:
-        return ""
-    found = re.findall(r"^Package: (\S+)\n(?:.+\n)*?Version: (\S+)$", status[-1].read_text(), re.MULTILINE)
-    return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()[:16]
+    """A digest of the base image's Debian packages with their versions; empty where none can be read."""
+    for image in sorted(images().glob("debian-13-*")):
+        try:
+            status = (image / "var/lib/dpkg/status").read_text()
+        except OSError:
+            continue
+        found = re.findall(r"^Package: (\S+)\n(?:.+\n)*?Version: (\S+)$", status, re.MULTILINE)
+        return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()[:16]
+    return ""

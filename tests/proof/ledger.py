@@ -14,6 +14,7 @@
 
 import json
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 
 from .digest import ROOT, base_packages, commit_tree, digest, files_of, git, working_tree
@@ -35,18 +36,31 @@ TYPES = {
 }
 
 
-def read(path=PATH):
-    """{part: entry}. A file that cannot be read counts as empty: every part runs again."""
+def read(path=None):
+    """{part: entry}. A file that cannot be read counts as empty, with one line: every part runs again."""
+    path = path or PATH
+    if not path.exists():
+        return {}
     try:
         parts = json.loads(path.read_text())["parts"]
-        return parts if isinstance(parts, dict) else {}
-    except (OSError, ValueError, KeyError, TypeError):
+        if not isinstance(parts, dict):
+            raise TypeError("parts is no object")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        print(f"{path} cannot be read ({error!r}): every part counts as never run", file=sys.stderr)
         return {}
+    return parts
 
 
-def record(name, entry, path=PATH):
-    """Write one part's entry. The file is replaced whole, so that an interrupted run leaves a valid one."""
-    parts = read(path) | {name: entry}
+def record(name, entry, path=None):
+    """Write one part's entry. The file is replaced whole, so that an interrupted run leaves a valid one.
+
+    What could not be read is kept beside it, as `ledger.json.unreadable`.
+    """
+    path = path or PATH
+    before = read(path)
+    if not before and path.exists():
+        path.replace(path.with_name(f"{path.name}.unreadable"))
+    parts = before | {name: entry}
     known = [part.name for part in PARTS]
     ordered = {name: parts[name] for name in known if name in parts}
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in ordered.items())
@@ -70,6 +84,8 @@ def malformed(entry):
         datetime.strptime(entry["date"], CLOCK)  # noqa: DTZ007  the format says Z
     except ValueError:
         return "date is malformed"
+    if entry.get("packages") and not re.fullmatch(r"[0-9a-f]{16}", str(entry["packages"])):
+        return "packages is malformed"
     return ""
 
 
@@ -80,7 +96,7 @@ def age(entry):
 class Ledger:
     """The recorded entries, judged against the working tree as it is now."""
 
-    def __init__(self, path=PATH):
+    def __init__(self, path=None):
         self.entries = read(path)
         self.tree = working_tree()
         self.packages = base_packages()
@@ -91,7 +107,7 @@ class Ledger:
         if not part.files:
             return (
                 "stale",
-                "it names no files in tests/proof/parts.py, so nothing tells when it is out of date",
+                "it names no files in tests/proof/parts.py, so its result cannot be checked",
             )
         if part.name not in self.entries:
             return "never run", ""
@@ -105,12 +121,15 @@ class Ledger:
         if age(entry) < -FUTURE:
             return "stale", "its date is in the future"
         packages = entry.get("packages", "")
+        if part.place != "here" and not packages:
+            return "stale", "it does not name the base image's Debian packages"
         if part.place != "here" and self.packages and packages != self.packages:
             return "stale", "the base image's Debian packages changed"
         if entry["digest"] != digest(part, self.tree, packages):
             return "stale", self.changes(part, entry["commit"])
         if entry["verdict"] != "passed" or entry["failed"]:
-            return "failed", f"{entry['failed']} of {entry['failed'] + entry['passed']}"
+            counted = f"{entry['failed']} of {entry['failed'] + entry['passed']}"
+            return "failed", counted if entry["failed"] else entry.get("reason", "")
         if entry["passed"] < 1:
             return "stale", "it counted no test"
         return "proved", ""

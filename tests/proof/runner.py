@@ -1,10 +1,11 @@
-"""Runs parts of the tests, three groups at a time, and records what came of each.
+"""Runs parts of the tests, two groups at a time, and records the result of each.
 
-More groups than two cores, because most tests wait: for a process that drains, a timeout, a machine that
-boots. While one group waits, another computes.
+Many tests wait: for a process that drains, a timeout, a machine that boots. While one group waits, the other
+computes. Three groups keep two cores so busy that every test takes several times as long, and end no sooner.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -13,20 +14,27 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import ledger
 from .calibration import speed
-from .digest import ROOT, base_packages, digest, git, images, matches, working_tree
+from .digest import ROOT, base_packages, commit_tree, digest, files_of, git, images, matches, working_tree
 from .usage import machines_cpu
 
 MEASURED = Path(__file__).with_name("measured.py")
-LANES = 3
+LANES = 2
 TAIL = 250  # lines of a part that failed
 HEARTBEAT = 60
 SLOWEST = 5
+KILLED_AFTER = 120  # seconds that a part has to clear up once it was told to end
+# What a person or make says to one run: a part must not be recorded as whole that ran in part.
+NOT_PASSED_ON = (
+    *("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "PYTEST_ADDOPTS", "ENV", "SITE_URL", "SCREENSHOTS"),
+    *("FULL", "PROVIDER", "RELEASES", "RELEASES_ROUNDS", "PERGOLA_REPLICA", "ANSIBLE_STRATEGY"),
+    *("ONLY", "CONTESTANTS", "CLIENTS", "PATHS", "NAME", "BASE", "WEBSOCKETS"),
+)
 
 
 def states():
@@ -35,72 +43,81 @@ def states():
 
 @dataclass
 class Result:
-    """What came of a part. `passed` and `failed` count tests, or 1 for a part that is one command."""
+    """The result of a part. `passed` and `failed` count tests, or 1 for a part that is one command."""
 
-    seconds: float
-    cpu: float
-    passed: int
-    failed: int
-    slowest: list
-    wrong: str = ""  # why it failed, if no test says so
+    seconds: float = 0
+    cpu: float = 0
+    passed: int = 0
+    failed: int = 0
+    slowest: list = field(default_factory=list)
+    reason: str = ""  # of a failure, if no test failed
 
     @property
     def verdict(self):
-        return "passed" if self.passed and not self.failed and not self.wrong else "failed"
+        return "passed" if self.passed and not self.failed and not self.reason else "failed"
 
 
 class Replica:
     """A machine that the parts of a group share, in a state directory of its own."""
 
-    def __init__(self, name, log):
-        self.name = f"replica-{name}"
-        self.state = states() / f"test-{name}"
-        self.log = log
+    def __init__(self, group):
+        self.name = f"replica-{group}"
+        self.state = states() / f"test-{group}"
         self.environment = {
             "PERGOLA_STATE": str(self.state),
             "PERGOLA_IMAGES": str(images()),
-            "PERGOLA_REPLICA": "1",  # tests/with-replica leaves it as it is
+            "PERGOLA_REPLICA": "1",  # tests/with-replica uses it
             "ENV": "local",
         }
 
-
-def clean_environment():
-    """The caller's, without what make passes on and what one part alone should get."""
-    left_out = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "FULL", "PROVIDER", "RELEASES", "RELEASES_ROUNDS")
-    return {name: value for name, value in os.environ.items() if name not in left_out} | {"CI": "true"}
+    def cpu(self):
+        return machines_cpu(self.state / "local")
 
 
 class Runner:
-    def __init__(self, parts, write_ledger):
+    """`strict`: nothing may be skipped, and the results are written into the ledger."""
+
+    def __init__(self, parts, strict):
         self.parts = parts
-        self.write_ledger = write_ledger
-        self.groups, self.alone = deque(), deque()
-        for name in dict.fromkeys(part.group for part in parts):
-            group = [part for part in parts if part.group == name]
-            (self.alone if group[0].alone else self.groups).append(group)
+        self.keep = bool(os.environ.get("KEEP"))
+        # a replica that was kept may have been built by other files
+        self.records = strict and not self.keep
+        self.environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+        self.environment |= {"CI": "true"} if strict else {}
+        groups = {}
+        for part in parts:
+            groups.setdefault(part.group, []).append(part)
+        self.groups = deque(group for group in groups.values() if not group[0].alone)
+        self.alone = deque(group for group in groups.values() if group[0].alone)
         self.logs = states() / "logs"
         self.results = {}
-        self.running = {}  # name -> its process
-        self.recording = threading.Lock()
-        self.began = time.monotonic()
+        self.problems = []  # beside the parts' results
+        self.running = {}  # name: its process
+        self.lock = threading.Lock()
         self.ending = threading.Event()
+        self.began = time.monotonic()
 
-    def say(self, text):
+    def log_line(self, text):
         seconds = int(time.monotonic() - self.began)
         print(f"{seconds // 60:3}:{seconds % 60:02}  {text}", flush=True)
 
     def run(self):
-        """Whether every part passed."""
+        """Return whether every part passed and every replica was removed."""
         self.logs.mkdir(parents=True, exist_ok=True)
-        for name in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(name, lambda *_: self.interrupt())
-        self.run_groups(self.groups, LANES)
-        self.run_groups(self.alone, 1)
-        verdicts = [self.results[part.name].verdict for part in self.parts if part.name in self.results]
-        return verdicts == ["passed"] * len(self.parts)
+        with (self.logs / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit(f"Other tests are running in {states()}: wait for them, or set PERGOLA_STATE")
+            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(name, lambda *_: self.interrupt())
+            self.run_groups(self.groups, LANES)
+            self.run_groups(self.alone, 1)
+        passed = [name for name, one in self.results.items() if one.verdict == "passed"]
+        return len(passed) == len(self.parts) and not self.problems
 
     def run_groups(self, groups, most):
-        """So many at a time, in their order, with a line each minute."""
+        """Run at most so many groups at once, in their order; write a line each minute."""
         lanes = [threading.Thread(target=self.lane, args=[groups]) for _ in range(min(most, len(groups)))]
         for lane in lanes:
             lane.start()
@@ -109,7 +126,7 @@ class Runner:
             time.sleep(0.2)
             if time.monotonic() - beat > HEARTBEAT:
                 beat = time.monotonic()
-                self.say("; ".join(map(self.progress, list(self.running))))
+                self.log_line("; ".join(map(self.progress, list(self.running))))
 
     def progress(self, name):
         checks = self.checks(name)
@@ -117,22 +134,29 @@ class Runner:
         return f"{name}: {done} tests done" if done else f"{name}: running"
 
     def interrupt(self):
-        """End what runs, as Ctrl-C does; its replicas are removed before the runner ends."""
-        self.ending.set()
-        for process in list(self.running.values()):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
+        """Tell everything to end, as Ctrl-C does. Replicas are removed before the runner ends."""
+        with self.lock:
+            self.ending.set()
+            for process in self.running.values():
+                send(process, signal.SIGINT)
 
     def lane(self, groups):
-        while groups and not self.ending.is_set():
+        while not self.ending.is_set():
             try:
                 group = groups.popleft()
-            except IndexError:  # the other lane took the last one
+            except IndexError:
                 return
-            self.run_group(group)
+            try:
+                self.run_group(group)
+            except BaseException as error:  # of a thread, it would be lost: the parts would be missing alone
+                self.problems.append(f"{', '.join(part.name for part in group)}: {error!r}")
+                self.log_line(self.problems[-1])
 
-    def execute(self, command, environment, log, name=None, mode="w"):
-        """The exit status of a command, with its output in a file. Without a name nothing interrupts it."""
+    def execute(self, command, environment, log, name=None, minutes=60, mode="w"):
+        """Run a command with its output in a file; return its exit status.
+
+        It is ended by an interrupt, if it has a name, and when its minutes are over.
+        """
         with log.open(mode) as output:
             process = subprocess.Popen(
                 command,
@@ -141,46 +165,62 @@ class Runner:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches it through interrupt() alone
+                start_new_session=True,  # so that Ctrl-C reaches it through interrupt() alone
             )
-            if name:
-                self.running[name] = process
-            code = process.wait()
-            self.running.pop(name, None)
+            with self.lock:
+                if name:
+                    self.running[name] = process
+                    if self.ending.is_set():
+                        send(process, signal.SIGINT)
+            try:
+                code = process.wait(minutes * 60)
+            except subprocess.TimeoutExpired:
+                self.log_line(f"{name or command[-1]}: not done after {minutes} minutes, so it is ended")
+                send(process, signal.SIGINT)
+                code = wait_or_kill(process)
+            with self.lock:
+                self.running.pop(name, None)
         return code
 
     def make(self, replica, verb):
-        command = ["make", "--no-print-directory", verb]
-        environment = clean_environment() | replica.environment
         name = replica.name if verb == "up" else None
-        return self.execute(command, environment, replica.log, name, "a")
+        command = ["make", "--no-print-directory", verb]
+        log = self.log(replica.name)
+        return self.execute(command, self.environment | replica.environment, log, name, mode="a")
 
     def run_group(self, group):
         needs_one = any(part.place == "replica" for part in group)
-        name = group[0].group
-        replica = Replica(name, self.log(f"replica-{name}")) if needs_one else None
+        replica = Replica(group[0].group) if needs_one else None
         try:
             if replica and not self.bring_up(replica, group):
                 return
             for part in group:
                 if not self.ending.is_set():
-                    self.finish(part, *self.run_part(part, replica))
+                    self.run_part(part, replica)
         finally:
-            if replica and not os.environ.get("KEEP") and self.make(replica, "down"):
-                self.say(f"{replica.name} could not be removed, see {replica.log}")
+            if replica and not self.keep and self.make(replica, "down"):
+                self.problems.append(f"{replica.name} could not be removed, see {self.log(replica.name)}")
+                self.log_line(self.problems[-1])
 
     def bring_up(self, replica, group):
         began = time.monotonic()
-        replica.log.unlink(missing_ok=True)
+        self.log(replica.name).unlink(missing_ok=True)
+        tree = self.read_tree()
+        if not self.keep:  # what an earlier run left behind was made of other files
+            self.make(replica, "down")
         code = self.make(replica, "up")
-        names = ", ".join(part.name for part in group)
+        seconds = time.monotonic() - began
         if code == 0:
-            self.say(f"replica for {names}: up in {time.monotonic() - began:.0f} s")
+            self.log_line(f"{replica.name}: up in {seconds:.0f} s")
             return True
         for part in group:
-            wrong = f"make up ended with {code}"
-            self.finish(part, Result(time.monotonic() - began, 0, 0, 0, [], wrong), None, replica.log)
+            reason = f"make up exited with status {code}"
+            self.finish(part, Result(seconds, reason=reason), tree, self.log(replica.name))
         return False
+
+    def read_tree(self):
+        """The working tree, which only a run that is recorded needs."""
+        return working_tree() if self.records else {}
 
     def log(self, name):
         return self.logs / f"{name}.log"
@@ -189,66 +229,44 @@ class Runner:
         return self.logs / f"{name}.checks"
 
     def run_part(self, part, replica):
-        tree = working_tree()
-        checks, used = self.checks(part.name), self.logs / f"{part.name}.cpu"
+        tree = self.read_tree()
+        checks, used, log = self.checks(part.name), self.logs / f"{part.name}.cpu", self.log(part.name)
         for file in (checks, used):
             file.unlink(missing_ok=True)
-        environment = clean_environment() | part.variables | {"PERGOLA_CHECKS": str(checks)}
+        environment = self.environment | part.variables | {"PERGOLA_CHECKS": str(checks)}
         environment |= replica.environment if replica else {}
-        before = machines_cpu(replica.state / "local") if replica else 0
+        before = replica.cpu() if replica else 0
         began = time.monotonic()
-        log = self.log(part.name)
         command = [sys.executable, str(MEASURED), str(used), *part.command]
-        code = self.execute(command, environment, log, part.name)
+        code = self.execute(command, environment, log, part.name, part.minutes)
         seconds = time.monotonic() - began
         cpu = float(used.read_text()) if used.exists() else 0.0
-        cpu += max(0.0, machines_cpu(replica.state / "local") - before) if replica else 0
-        return self.judge(part, code, seconds, cpu, tree), tree, log
-
-    def judge(self, part, code, seconds, cpu, tree):
-        checks = self.checks(part.name)
-        lines = [json.loads(line) for line in checks.read_text().splitlines()] if checks.exists() else []
-        tests = [line for line in lines if "id" in line]
-        opened = {name for line in lines for name in line.get("opened", ())}
-        passed = sum(test["outcome"] == "passed" for test in tests)
-        failed = sum(test["outcome"] == "failed" for test in tests)
-        if not tests:
-            passed, failed = int(code == 0), int(code != 0)
-        wrong = f"{' '.join(part.command)} ended with {code}" if code and not failed else ""
-        unlisted = sorted(name for name in opened & set(tree) if not matches(name, part.files))
-        if unlisted:
-            wrong = f"it opens {', '.join(unlisted)}: add that to its files in tests/proof/parts.py"
-        slowest = sorted(tests, key=lambda test: -test["seconds"])[:SLOWEST]
-        slowest = [[test["id"], test["seconds"], test["cpu"]] for test in slowest]
-        return Result(round(seconds, 1), round(cpu, 1), passed, failed, slowest, wrong)
+        cpu += max(0.0, replica.cpu() - before) if replica else 0
+        result = judge(part, code, read_checks(checks), tree)
+        result.seconds, result.cpu = round(seconds, 1), round(cpu, 1)
+        self.finish(part, result, tree, log)
 
     def finish(self, part, result, tree, log):
         if self.ending.is_set():
             return
-        with self.recording:
+        with self.lock:
             self.results[part.name] = result
             if result.verdict == "failed":
-                self.show_end(part, result, log)
+                show_end(part, result, log)
             counts = f"{result.passed} passed" + (f", {result.failed} failed" if result.failed else "")
-            self.say(
-                f"{part.name}: {result.verdict} in {result.seconds:.0f} s ({counts}, CPU {result.cpu:.0f} s)"
-            )
-            if self.write_ledger and tree is not None:
+            figures = f"{counts}, CPU {result.cpu:.0f} s"
+            self.log_line(f"{part.name}: {result.verdict} in {result.seconds:.0f} s ({figures})")
+            if self.records:
                 self.record(part, result, tree)
-
-    def show_end(self, part, result, log):
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        print(f"\n--- {part.name}: the last of {len(lines)} lines of {log}", flush=True)
-        print("\n".join(lines[-TAIL:]))
-        if result.wrong:
-            print(f"--- {part.name}: {result.wrong}")
-        print(flush=True)
 
     def record(self, part, result, tree):
         packages = base_packages() if part.place != "here" else ""
         found = digest(part, tree, packages)
         if found is None or found != digest(part, working_tree(), packages):
-            self.say(f"{part.name}: its files changed while it ran, so that nothing is recorded")
+            self.log_line(f"{part.name}: not recorded, as its files changed while it ran")
+            return
+        if part.committed and files_of(part, tree) != files_of(part, commit_tree()):
+            self.log_line(f"{part.name}: not recorded, as it tests HEAD and the working tree differs")
             return
         entry = {
             "digest": found,
@@ -257,26 +275,85 @@ class Runner:
             "date": datetime.now(UTC).strftime(ledger.CLOCK),
             "seconds": result.seconds,
             "cpu": result.cpu,
-            "speed": self.speed,
+            "speed": speed(),
             "passed": result.passed,
             "failed": result.failed,
             "verdict": result.verdict,
             "slowest": result.slowest,
         }
-        ledger.record(part.name, entry)
+        ledger.record(part.name, entry | ({"reason": result.reason} if result.reason else {}))
 
-    @property
-    def speed(self):
-        return speed()
+
+def send(process, number):
+    """To the command and all that it started in its session."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def wait_or_kill(process):
+    try:
+        return process.wait(KILLED_AFTER)
+    except subprocess.TimeoutExpired:
+        send(process, signal.SIGKILL)
+        return process.wait()
+
+
+def read_checks(path):
+    """The lines that the tests wrote; the last one may be torn where they were killed."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def judge(part, code, lines, tree):
+    """The result of a part by its exit status and what its tests wrote (checks.py)."""
+    tests = [line for line in lines if "id" in line]
+    opened = {name for line in lines for name in line.get("opened", ())}
+    passed = sum(test["outcome"] == "passed" for test in tests)
+    failed = sum(test["outcome"] == "failed" for test in tests)
+    reason = ""
+    if not part.counts:
+        passed = int(code == 0)
+    elif not passed and not failed:
+        reason = "no test was counted"
+    if code and not failed:
+        reason = f"{' '.join(part.command)} exited with status {code}"
+    unlisted = sorted(name for name in opened & set(tree) if not matches(name, part.files))
+    if unlisted:
+        reason = f"it opens {', '.join(unlisted)}: add that to its files in tests/proof/parts.py"
+    slowest = sorted(tests, key=lambda test: -test["seconds"])[:SLOWEST]
+    slowest = [[test["id"], test["seconds"], test["cpu"]] for test in slowest]
+    return Result(passed=passed, failed=failed, slowest=slowest, reason=reason)
+
+
+def show_end(part, result, log):
+    """Print the end of what a part that failed wrote, and why it failed."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    print(f"\n--- {part.name}: the last of {len(lines)} lines of {log}", flush=True)
+    print("\n".join(lines[-TAIL:]))
+    if result.reason:
+        print(f"--- {part.name}: {result.reason}")
+    print(flush=True)
 
 
 def summary(runner):
-    """A table, and the line that says in one place how many tests passed."""
+    """A table, and a last line that counts all tests; a part without a result counts as failed."""
     print(f"\n{'part':16}{'verdict':9}{'passed':>8}{'failed':>8}{'seconds':>9}{'CPU s':>8}")
-    for name, one in runner.results.items():
-        print(f"{name:16}{one.verdict:9}{one.passed:8}{one.failed:8}{one.seconds:9.0f}{one.cpu:8.0f}")
+    for part in runner.parts:
+        one = runner.results.get(part.name)
+        if one:
+            print(
+                f"{part.name:16}{one.verdict:9}{one.passed:8}{one.failed:8}{one.seconds:9.0f}{one.cpu:8.0f}"
+            )
+        else:
+            print(f"{part.name:16}not run")
+    for problem in runner.problems:
+        print(problem)
     seconds = time.monotonic() - runner.began
     print(f"\n{seconds / 60:.1f} minutes on {os.cpu_count()} cores, speed {speed():.2f} (tests/README.md)")
-    passed = sum(one.passed for one in runner.results.values())
-    failed = sum(one.failed or int(one.verdict == "failed") for one in runner.results.values())
-    print(f"{passed} passed, {failed} failed", flush=True)
+    results = runner.results.values()
+    failed = sum(one.failed or int(one.verdict == "failed") for one in results)
+    failed += len(runner.parts) - len(results) + len(runner.problems)
+    print(f"{sum(one.passed for one in results)} passed, {failed} failed", flush=True)

@@ -1,5 +1,7 @@
 """The tables of tests/README.md, made from the ledger: what each part proves, and what it takes."""
 
+import sys
+
 from . import ledger
 from .digest import ROOT
 from .parts import PARTS
@@ -28,8 +30,8 @@ def parts_table(entries):
         if entry and not ledger.malformed(entry):
             times = [
                 duration(entry["seconds"]),
-                duration(entry["cpu"]),
-                f"{entry['speed']:.1f}",
+                duration(entry.get("cpu", 0)),
+                f"{entry.get('speed', 0):.1f}",
                 f"{entry['passed']:,}",
             ]
         settings = " ".join(
@@ -59,6 +61,8 @@ def write():
     """Replace what stands between the two markers of tests/README.md."""
     entries = ledger.read()
     text = README.read_text()
+    if BEGIN not in text or END not in text:
+        sys.exit(f"{README} lacks a line '{BEGIN}' or '{END}': put both where the tables belong")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     tables = "\n".join(

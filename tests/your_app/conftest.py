@@ -90,7 +90,7 @@ def brought(request, sources, tmp_path_factory):
     source = sources[wanted["source"]]
     for name, text in wanted.get("files", {}).items():
         (source / name).write_text(text)
-    replica = Replica(f"{wanted['name']}_{os.getpid()}", tmp_path_factory.mktemp("states"))
+    replica = Replica(f"made_by_test_{wanted['name']}_{os.getpid()}", tmp_path_factory.mktemp("states"))
     try:
         said = replica.make("new-app", f"NAME={replica.name}", f"SOURCE={source}", *wanted["answers"])
         replica.make("up")
