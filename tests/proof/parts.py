@@ -14,7 +14,7 @@ CONTROL = (
 )
 APP = (
     *(*CONTROL, "app/*", "app/*.md", "runtime/*", "docs/async-django.md"),
-    *("tests/app/*", "tests/debian.py"),
+    *("tests/app/*", "tests/*.py"),  # the guide in docs names tests of all directories
 )
 CONFIG = (
     *(*CONTROL, "app/*", "bench/*", "docs/*", "infra/*", "runtime/*", "tests/*", "Makefile", "ansible.cfg"),
