@@ -137,7 +137,7 @@ lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 
 # more processes than two cores, as many of its tests wait
 test-app: .venv/ready ## the sample application and the runtime, no service needed
-	@$(BIN)/pytest -n 3 --dist worksteal tests/app $(ARGS)
+	@$(BIN)/pytest -n 4 --dist worksteal tests/app $(ARGS)
 
 test-config: .venv/ready ## settings, contracts, rendered files
 	@$(BIN)/pytest -n auto --dist worksteal tests/config $(ARGS)

@@ -77,7 +77,7 @@ async def test_calls_one_after_another_do_not_overlap(path):
 
 
 async def test_unequal_delays_end_in_their_own_order_and_are_told_in_the_calls():
-    answer = await get(delay="1,0,0.5")
+    answer = await get(delay="0.8,0,0.4")
     assert all_overlap(answer)
     by_end = sorted(answer["calls"], key=lambda call: call["end"])
     assert [call["service"] for call in by_end] == ["restaurants", "news", "weather"]
@@ -86,7 +86,7 @@ async def test_unequal_delays_end_in_their_own_order_and_are_told_in_the_calls()
 
 @pytest.mark.parametrize(("client", "by"), VARIANTS)
 async def test_a_late_service_costs_its_own_answer_alone(client, by):
-    answer = await get(delay="0,5,0", timeout="2", client=client, by=by)
+    answer = await get(delay="0,5,0", timeout="1", client=client, by=by)
     assert outcomes(answer) == ["ok", "late", "ok"]
     assert answer["partial"]
     assert answer["calls"][1]["error"] == "TimeoutError"
@@ -102,7 +102,7 @@ async def test_a_service_that_fails_is_told_and_not_raised(query):
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
 async def test_late_one_after_another_too(mode):
-    answer = await get(mode=mode, delay="0,5", timeout="2")
+    answer = await get(mode=mode, delay="0,5", timeout="1")
     assert outcomes(answer) == ["ok", "late"]
 
 

@@ -19,9 +19,10 @@ from urllib.parse import urlsplit
 
 import debian
 import pytest
+from faults.replica import bridge_of
 from playwright.sync_api import sync_playwright
 
-PATIENCE = 15
+PATIENCE = 60
 PACKAGES = {"chromium": "chromium", "certutil": "libnss3-tools", "fc-list": "fontconfig"}
 FONTS = "fonts-nanum"  # without one, Korean text is a row of boxes on the pictures
 
@@ -110,13 +111,46 @@ def home(request, programs, replica, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser(home):
+def chromium(replica, programs, tmp_path_factory):
+    """The program to start: Chromium, where root runs the tests in a network namespace of its own.
+
+    Chromium breaks off what it loads (ERR_NETWORK_CHANGED) when an address of this computer comes or goes,
+    as addresses do while another run of the tests makes or removes machines.
+    """
+    program = shutil.which("chromium")
+    if os.geteuid() or replica is None:
+        yield program
+        return
+    bridge, network = bridge_of(replica.edge["ansible_host"])
+    name = f"pergola-b{os.getpid() % 100_000}"  # of a link, which has 15 characters at most
+    inside = f"ip -netns {name}"
+    commands = (
+        f"ip netns add {name}",
+        f"ip link add {name} type veth peer name eth0 netns {name}",
+        f"ip link set {name} master {bridge} up",
+        f"{inside} link set lo up",
+        f"{inside} address add {network[-3]}/{network.prefixlen} dev eth0",
+        f"{inside} link set eth0 up",
+    )
+    wrapper = tmp_path_factory.mktemp("chromium") / "chromium"
+    wrapper.write_text(f'#!/bin/sh\nexec nsenter --net=/run/netns/{name} {program} "$@"\n')
+    wrapper.chmod(0o755)
+    try:
+        for line in commands:
+            command(*line.split())
+        yield str(wrapper)
+    finally:
+        subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def browser(home, chromium):
     arguments = ["--no-proxy-server"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # which refuses to be root's
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=arguments, env=os.environ | {"HOME": str(home)}
+            executable_path=chromium, args=arguments, env=os.environ | {"HOME": str(home)}
         )
         yield found
         found.close()

@@ -241,8 +241,10 @@ def test_changed_parts_run_by_groups_fastest_first_and_each_group_in_its_order(m
     known.entries = {name: entry | {"verdict": "passed", "seconds": took} for name, took in seconds.items()}
     chosen, later = verbs.changed(known, {"app/x.py": "100644 2"})
     names = [part.name for part in chosen]
-    assert names[:3] == ["infra", "smoke", "browser"]
-    assert names.index("lean") < names.index("releases") < names.index("fresh")
+    assert names[0] == "infra"
+    site = ["smoke", "browser", "lean", "releases"]
+    assert [name for name in names if name in site] == site
+    assert names.index("releases") < names.index("fresh")
     assert {"servers", "bench"} <= {part.name for part in later}
     assert verbs.changed(known, tree) == ([], [])
 

@@ -70,7 +70,7 @@ INFRA = Part(
     (*STACK, "tests/infra/*"),
     "what runs, listens and is readable on a server; units that are killed or stopped; second converge",
     place="replica",
-    group="stack",
+    group="infra",
 )
 SMOKE = Part(
     "smoke",
@@ -78,15 +78,15 @@ SMOKE = Part(
     (*STACK, "tests/smoke/*"),
     "the site as a client sees it: HTTP/1.1, 2, 3, TLS, WebSockets",
     place="replica",
-    group="stack",
+    group="site",
 )
 BROWSER = Part(
     "browser",
     "test-browser",
-    (*STACK, "tests/browser/*", "tests/debian.py"),
+    (*REPLICA, "tests/browser/*", "tests/debian.py"),
     "every page in Chromium: it loads, fits, and can be read by all",
     place="replica",
-    group="stack",
+    group="site",
 )
 QUICK = (
     Part(
@@ -121,7 +121,7 @@ LEAN = Part(
     (*REPLICA, "tests/lean/*"),
     "our request handler answers as Django's own, on Django 5.2 and 6.1",
     place="replica",
-    group="releases",
+    group="site",
 )
 # the last of its group: it leaves the replica broken
 RELEASES = Part(
@@ -130,7 +130,7 @@ RELEASES = Part(
     (*REPLICA, *MACHINES, *SERVERS, "tests/faults/*", "tests/load/*"),
     "deploys, rollbacks and broken releases under load lose nothing; a killed deploy is finished",
     place="replica",
-    group="releases",
+    group="site",
     variables={"RELEASES_ROUNDS": "1"},
 )
 FRESH = Part(
@@ -238,5 +238,5 @@ FULL = (
     ),
 )
 
-# In the order in which the groups begin: the quick parts run while the first replicas are being built.
-PARTS = (INFRA, SMOKE, BROWSER, *QUICK, LEAN, RELEASES, FRESH, *FULL)
+# In the order in which the groups begin: the quick parts run while the first replica is being built.
+PARTS = (INFRA, *QUICK, SMOKE, BROWSER, LEAN, RELEASES, FRESH, *FULL)
