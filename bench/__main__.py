@@ -329,7 +329,7 @@ def main():
         print(
             f"  {line['endpoint']:8}{line['clients']:5} clients  processor time of a request: "
             f"{line['cpu_ratio']:.3f} of {known['base']}'s ({line['lowest']:.3f} to {line['highest']:.3f}, "
-            f"{line['rounds']} rounds)"
+            f"{line['rounds']} rounds, {line['errors']} errors)"
         )
     tell_runner(found["targets"])
     print(f"{path.relative_to(ROOT)}, .md and .svg")

@@ -14,7 +14,7 @@ from proof.parts import PARTS, Part
 BY_NAME = {part.name: part for part in PARTS}
 TESTS = ROOT / "tests"
 COMMIT = "a" * 40
-FRESH = ("fresh", "fresh-trixie")  # which run the tests that need no machine, and make verify
+FRESH = ("fresh", "fresh-trixie")
 VAGRANT = ("vagrant", "vagrant-libvirt")
 TREE = working_tree()
 
@@ -38,14 +38,17 @@ def on_machines():
         ("runtime/src/pergola_runtime/handler.py", set(BY_NAME) - {"load"}),
         ("app/posts/views.py", set(BY_NAME) - {"load"}),
         ("requirements/control.txt", set(BY_NAME)),
-        ("tests/load/clients.py", {"lint", "app", "config", "load", "releases", "releases-full", *FRESH}),
+        (
+            "tests/load/clients.py",
+            {"lint", "app", "config", "load", "releases", "releases-full", "fresh-trixie"},
+        ),
         ("tests/smoke/test_http.py", {"lint", "app", "config", "smoke", "servers", *FRESH, *VAGRANT}),
         ("tests/infra/test_ssh.py", {"lint", "app", "config", "infra", "infra-full", *FRESH, *VAGRANT}),
-        ("tests/browser/conftest.py", {"lint", "app", "config", "browser", *FRESH}),
+        ("tests/browser/conftest.py", {"lint", "app", "config", "browser", "fresh-trixie"}),
         ("Vagrantfile", {*VAGRANT}),
-        ("bench/plan.py", {"lint", "config", "bench", *FRESH}),
-        ("docs/servers.md", {"config", "servers", *FRESH}),
-        ("docs/async-django.md", {"app", *FRESH}),
+        ("bench/plan.py", {"lint", "config", "bench", "fresh-trixie"}),
+        ("docs/servers.md", {"config", "servers", "fresh-trixie"}),
+        ("docs/async-django.md", {"app", "fresh-trixie"}),
         ("docs/capacity.md", set()),
         ("CHANGELOG.md", set()),
         ("tests/README.md", set()),

@@ -136,7 +136,7 @@ RELEASES = Part(
 FRESH = Part(
     "fresh",
     "test-fresh",
-    (*APP, *CONFIG, *MACHINES, *VERIFY, "tests/fresh/*"),
+    (*MACHINES, *VERIFY, "tests/fresh/*", "README.md"),
     "the README's commands on a computer that has nothing installed",
     place="own",
     group="fresh",
@@ -196,6 +196,7 @@ FULL = (
     replace(
         FRESH,
         name="fresh-trixie",
+        files=(*APP, *CONFIG, *FRESH.files),
         proves="the same on Debian 13, and the tests that need no machine by somebody without rights",
         ci=False,
         variables={"RELEASES": "trixie", "FULL": "1"},

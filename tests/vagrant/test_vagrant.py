@@ -2,8 +2,11 @@
 
 import platform
 import re
+import shlex
+import time
 from pathlib import Path
 
+import diagnosis
 import pytest
 from vagrant.lab import PATIENCE, PROVIDER, ROOT, STATE, VIRSH, address
 from waiting import wait_until
@@ -32,11 +35,13 @@ def is_ready(lab, authority):
 @pytest.fixture
 def comes_back(lab, is_ready):
     def wait(what):
+        began = time.time()
         try:
             wait_until(is_ready, f"readyz answers after {what}", 60 * PATIENCE)
         except AssertionError:
-            lab.run(*lab.shell, "systemctl --failed; systemctl list-jobs; ss -ltn; ip -brief address")
-            lab.run(*lab.shell, "sudo journalctl --boot --no-pager --lines=200")
+            lab.run(*lab.shell, "ss -ltn; ip -brief address")
+            shown = diagnosis.script(began, ["app-*", "nginx", "pgbouncer"])
+            lab.run(*lab.shell, f"sudo sh -c {shlex.quote(shown)}")
             raise
 
     return wait
