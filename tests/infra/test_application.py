@@ -54,9 +54,10 @@ def workers_wanted(host, settings, load_environment):
 
 
 def workers(host, master):
-    """A server's children, less what Python starts beside them to clear away behind them."""
-    found = children(host, master)
-    return {pid for pid in found if "multiprocessing.resource_tracker" not in str(command_line(host, pid))}
+    """A server's children, without the process that Python starts to clear up after them."""
+    # one command, as a process that ends between two has no command line any more
+    lines = host.run("pgrep -a -P %s", str(master)).stdout.splitlines()
+    return {int(line.split()[0]) for line in lines if "multiprocessing.resource_tracker" not in line}
 
 
 @pytest.fixture
