@@ -177,7 +177,7 @@ def opened(websocket):
 def test_off_opens_the_site(closed, servers, site, websocket):
     assert set(turn(servers, "off").changed.values()) == {1}
     assert site.get("/").status_code == 200
-    with websocket() as again:
+    with wait_until(lambda: opened(websocket), "no WebSocket passes") as again:
         again.send("again")
-        assert again.recv(timeout=10) == "again"
+        assert again.recv(timeout=60) == "again"
     assert set(turn(servers, "off").changed.values()) == {0}
