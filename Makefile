@@ -169,7 +169,7 @@ test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in
 test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
 	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
 
-test: .venv/ready ## lint, app, config, infra, smoke and browser; CHANGED=1: what uncommitted changes concern
+test: .venv/ready ## lint, app, config, infra, smoke and browser; CHANGED=1: parts that uncommitted changes make stale
 	@$(PROOF) test
 
 test-machines: .venv/ready ## how machines are made, killed, brought back and removed
@@ -187,10 +187,10 @@ test-vagrant: .venv/ready ## vagrant up, for real, in LXC; PROVIDER=libvirt: in 
 test-ci: .venv/ready ## what CI runs
 	@$(PROOF) ci
 
-test-full: .venv/ready ## what is not proved for these files yet, kept in tests/ledger.json (AGAIN=1: everything)
+test-full: .venv/ready ## run all parts that tests/ledger.json does not show as proved (AGAIN=1: all parts)
 	@$(PROOF) full
 
-ledger: .venv/ready ## which parts of the tests are proved, out of date or were never run (TABLE=1: into tests/README.md)
+ledger: .venv/ready ## show which parts of the tests are proved, stale or were never run (TABLE=1: into tests/README.md)
 	@$(PROOF) ledger
 
 ##@ Benchmark

@@ -84,7 +84,7 @@ def test_the_packages_are_those_of_the_base_image(tmp_path, monkeypatch):
 
 
 def test_the_working_tree_is_read_as_git_reads_it():
-    """A file that nobody changed has the mode and hash that its commit has."""
+    """An unchanged file has the mode and hash that it has in its commit."""
     clean = set(git("ls-files").split("\n")) - set(git("diff", "--name-only", "HEAD").split("\n"))
     head = commit_tree()
     assert len(clean & set(head)) > 100

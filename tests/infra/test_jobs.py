@@ -19,7 +19,7 @@ WORKER, BEAT = "app-worker.service", "app-beat.service"
 # What a killed worker held comes back after the broker's visibility timeout (60 s), one look of the next
 # worker (5 s) or the end of a dead one's lock (20 s); then the job runs, on a machine that may be slow.
 REDELIVERY = 240
-ENDS = 120  # a job that nobody disturbs; shorter than a redelivery, which would hide a lost one
+ENDS = 120  # an undisturbed job. Shorter than a redelivery, which would hide a lost job
 # 200 unfinished jobs of ten seconds each are what the sample takes, on two processes at least
 CLOCK = 1200
 TEXT = "포도나무 아래서"

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-# what runs themselves write: no part depends on it, whatever its list says
+# Files that the runs write. No part depends on them, even if its patterns match.
 OUTPUTS = ("bench/results/", "tests/ledger.json")
 
 

@@ -197,7 +197,7 @@ FULL = (
         FRESH,
         name="fresh-trixie",
         files=(*APP, *CONFIG, *FRESH.files),
-        proves="the same on Debian 13, and the tests that need no machine by somebody without rights",
+        proves="the same on Debian 13, and the tests without machines as an unprivileged user",
         ci=False,
         variables={"RELEASES": "trixie", "FULL": "1"},
     ),

@@ -1,7 +1,7 @@
 """Runs parts of the tests, two groups at a time, and records the result of each.
 
 Many tests wait: for a process that drains, a timeout, a machine that boots. While one group waits, the other
-computes. Three groups keep two cores so busy that every test takes several times as long, and end no sooner.
+computes. Three groups kept both cores at 100 %, so that every test took several times as long.
 """
 
 import contextlib
