@@ -36,6 +36,10 @@ NEVER_SKIPPED = ("app", "migrations", "load", *MACHINES)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# What a person gives to `make test-config ARGS="-k name"` is for pytest, not for the make that a test starts.
+for name in ("MAKEFLAGS", "MFLAGS", "ARGS"):
+    os.environ.pop(name, None)
+
 
 @functools.cache
 def load_environment(name, facts=()):

@@ -47,9 +47,11 @@ class Replica:
         self.name = name
         self.inventory = ANSIBLE / "inventory" / name
         images = os.environ.get("PERGOLA_IMAGES") or str(STATES / "images")
-        # what the make that runs these tests was told is not meant for the one that they call
-        kept = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "ARGS")}
-        self.environment = kept | {"PERGOLA_STATE": str(states), "PERGOLA_IMAGES": images, "ENV": name}
+        self.environment = os.environ | {
+            "PERGOLA_STATE": str(states),
+            "PERGOLA_IMAGES": images,
+            "ENV": name,
+        }
 
     def make(self, *arguments):
         command = ["make", "--no-print-directory", *arguments]
