@@ -116,10 +116,9 @@ def arguments():
     )
     add("--rounds", type=int, default=plan.ROUNDS, help="how often each runs in turn (%(default)s)")
     options = parser.parse_args()
-    if options.base and (
-        options.full or options.contestants or options.clients or options.paths or options.websockets
-    ):
-        parser.error("BASE has its own contestants, clients and paths: only ONLY and NAME go with it")
+    others = (options.full, options.contestants, options.clients, options.paths, options.websockets)
+    if options.base and (any(others) or options.rounds != plan.ROUNDS):
+        parser.error("BASE has its own contestants, clients, paths and rounds: only ONLY and NAME go with it")
     return options
 
 

@@ -136,4 +136,4 @@ def pytest_runtest_makereport(item, call):
 def pytest_terminal_summary(terminalreporter, config):
     if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
         parts = " ".join(f"tests/{part}" for part in MACHINES if (TESTS / part).exists())
-        terminalreporter.write_line(f"Not run, as they need machines: {parts} (make test-ci)")
+        terminalreporter.write_line(f"Not run, as they need machines: {parts} (make test-full)")

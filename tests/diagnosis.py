@@ -3,9 +3,9 @@
 import shlex
 import subprocess
 
-MOST = (
-    5  # hosts that are asked in one run: of many failures the first ones tell why, and a dead host costs time
-)
+# Hosts that are asked in one run. The first failures show the cause, and a host that is down costs 60 s each
+# time.
+MOST = 5
 asked = []
 
 SHOWN = """

@@ -6,14 +6,15 @@ import time
 PATIENCE = 120
 
 
-def wait_until(condition, message, seconds=PATIENCE):
+def wait_until(condition, what, seconds=PATIENCE):
     """Return the condition's first true value.
 
-    Raises AssertionError with the message, or with what it returns if it is a function, when the time is up.
+    Raises AssertionError when the time is up, as in "waited 120 s for nginx to come back". `what` may be a
+    function, which is called then.
     """
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:
-            raise AssertionError(f"{message() if callable(message) else message} within {seconds} s")
-        time.sleep(0.1)
+            raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")
+        time.sleep(0.05)
     return value

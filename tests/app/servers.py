@@ -7,24 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import debian
 import pytest
+from waiting import wait_until
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PATIENCE = 60
 PROXY = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"  # what nginx sets
-
-
-def wait_for(condition, what, seconds=PATIENCE):
-    deadline = time.monotonic() + seconds
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what() if callable(what) else what}"
-        time.sleep(0.02)
-    return result
 
 
 def connect(path):
@@ -60,10 +52,10 @@ class Running:
         return self.log_path.read_text()
 
     def says(self, text):
-        return wait_for(lambda: text in self.log(), f"{text!r} in the log:\n{self.log()}")
+        return wait_until(lambda: text in self.log(), f"{text!r} in the log:\n{self.log()}")
 
     def connect(self):
-        return wait_for(lambda: connect(self.path), f"{self.path}; the log:\n{self.log()}")
+        return wait_until(lambda: connect(self.path), f"{self.path}; the log:\n{self.log()}")
 
     def get(self, path="/", **kwargs):
         with self.connect() as client:
@@ -127,7 +119,7 @@ def redis_server(directory, password=""):
     command += ["--requirepass", password]
     process = subprocess.Popen(command, executable=program, stdout=subprocess.DEVNULL)
     try:
-        wait_for(path.exists, "Redis")
+        wait_until(path.exists, "Redis")
         yield f"unix://{path}"
     finally:
         process.terminate()

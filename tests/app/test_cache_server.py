@@ -4,7 +4,8 @@ import itertools
 import json
 
 import pytest
-from app.servers import ROOT, gunicorn, read, send, wait_for
+from app.servers import ROOT, gunicorn, read, send
+from waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def server(redis, tmp_path_factory):
             workers.add(ask(running, "/lab/async/")["process"])
             return len(workers) == 2
 
-        wait_for(both, "both workers")
+        wait_until(both, "both workers")
         yield running
 
 
@@ -51,7 +52,7 @@ def test_of_many_askers_in_two_processes_one_computes_and_the_others_wait(server
         answers = together(server, f"/cache/value?name={next(names)}&seconds=1", 12)
         return len({answer["process"] for answer in answers}) == 2 and answers
 
-    answers = wait_for(in_both, "both workers to take part")
+    answers = wait_until(in_both, "both workers to take part")
     assert sorted({answer["outcome"] for answer in answers}) == ["computed", "waited"]
     (computed,) = {json.dumps(answer["computed"], sort_keys=True) for answer in answers}
     assert [answer["outcome"] for answer in answers].count("computed") == 1

@@ -7,7 +7,8 @@ import signal
 from uuid import uuid4
 
 import pytest
-from app.servers import ROOT, manage, parts, serving, wait_for
+from app.servers import ROOT, manage, parts, serving
+from waiting import wait_until
 from websockets.asyncio.client import unix_connect
 from websockets.exceptions import ConnectionClosed
 
@@ -99,7 +100,7 @@ class Talker:
 
 
 async def until(condition, what):
-    await asyncio.to_thread(wait_for, condition, what)
+    await asyncio.to_thread(wait_until, condition, what)
 
 
 async def talk(servers, mina, jonas):

@@ -5,8 +5,9 @@ import socket
 import time
 
 import pytest
-from app.servers import PROXY, daphne, read, send, serving, wait_for
+from app.servers import PROXY, daphne, read, send, serving
 from pergola_runtime.daphne import DrainingCommandLine
+from waiting import wait_until
 from websockets.asyncio.client import unix_connect
 from websockets.exceptions import ConnectionClosed
 
@@ -88,9 +89,9 @@ def test_a_running_http_request_is_finished_before_the_exit(tmp_path, path):
     with daphne(tmp_path / "ws.sock", APPLICATION, env={"SCRATCH": str(tmp_path)}) as server:
         with server.connect() as client:
             send(client, path)
-            wait_for((tmp_path / "held").exists, "the request to run")
+            wait_until((tmp_path / "held").exists, "the request to run")
             server.signal(signal.SIGTERM)
-            wait_for(lambda: not server.path.exists(), "the socket to close")
+            wait_until(lambda: not server.path.exists(), "the socket to close")
             (tmp_path / "go").touch()
             head, body = read(client).split(b"\r\n\r\n", 1)
             assert f"content-length: {len(body)}".encode() in head.lower()
@@ -101,7 +102,7 @@ def test_what_does_not_end_is_cut_at_the_limit(tmp_path):
     options, env = ["--graceful-timeout", "1"], {"SCRATCH": str(tmp_path)}
     with daphne(tmp_path / "ws.sock", APPLICATION, *options, env=env) as server, server.connect() as client:
         send(client, "/endless")
-        wait_for((tmp_path / "held").exists, "the request to run")
+        wait_until((tmp_path / "held").exists, "the request to run")
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
     assert "cutting the rest" in server.log()

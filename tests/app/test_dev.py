@@ -13,7 +13,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from app.servers import PATIENCE, ROOT, wait_for
+from app.servers import PATIENCE, ROOT
+from waiting import wait_until
 from websockets.asyncio.client import connect
 
 DEV = [sys.executable, str(ROOT / "app/dev.py")]
@@ -57,7 +58,7 @@ def dev(tmp_path):
     process.url, process.log = f"http://localhost:{port}", log.read_text
     try:
         # it migrates and seeds first
-        wait_for(
+        wait_until(
             lambda: process.poll() is not None or "Ctrl-C" in log.read_text(), log.read_text, seconds=120
         )
         yield process
@@ -100,5 +101,5 @@ def test_the_whole_site_runs_without_a_service_and_leaves_nothing_behind(dev):
 
     dev.send_signal(signal.SIGINT)  # to it alone: what it started, it stops
     assert dev.wait(PATIENCE) == 0, dev.log()
-    wait_for(lambda: not in_group(dev.pid), "the end of all that it started")
+    wait_until(lambda: not in_group(dev.pid), "the end of all that it started")
     assert "Traceback" not in dev.log()

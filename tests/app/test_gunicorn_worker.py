@@ -1,10 +1,12 @@
 import re
 import signal
 import socket
+import statistics
 import struct
 
 import pytest
-from app.servers import PROXY, gunicorn, read, send, wait_for
+from app.servers import PROXY, gunicorn, read, send
+from waiting import wait_until
 
 STOCK = "uvicorn_worker.UvicornWorker"
 DATA_SEGMENTS_IN = 152  # where tcpi_data_segs_in stands in linux/tcp.h's tcp_info
@@ -43,7 +45,7 @@ def test_a_running_request_is_finished_before_the_exit(tmp_path):
     env = {"SCRATCH": str(tmp_path)}
     with gunicorn(tmp_path / "web.sock", "asgi_apps:http", env=env) as server, server.connect() as client:
         send(client, "/held")
-        wait_for((tmp_path / "held").exists, "the request to run")
+        wait_until((tmp_path / "held").exists, "the request to run")
         server.signal(signal.SIGTERM)
         server.says("Draining")
         (tmp_path / "go").touch()
@@ -57,7 +59,7 @@ def test_what_is_kept_until_the_loop_ends_is_closed_after_the_last_request(tmp_p
     with gunicorn(tmp_path / "web.sock", "asgi_apps:http", env=env) as server, server.connect() as client:
         server.get("/kept")
         send(client, "/held")
-        wait_for((tmp_path / "held").exists, "the request to run")
+        wait_until((tmp_path / "held").exists, "the request to run")
         server.signal(signal.SIGTERM)
         server.says("Draining")
         (tmp_path / "go").touch()
@@ -74,7 +76,7 @@ def test_an_endless_request_is_cut_before_gunicorn_kills_the_worker(tmp_path):
         server.connect() as client,
     ):
         send(client, "/endless")
-        wait_for((tmp_path / "held").exists, "the request to run")
+        wait_until((tmp_path / "held").exists, "the request to run")
         server.signal(signal.SIGTERM)
         assert server.exit_code() == 0
         assert "timeout graceful shutdown exceeded" in server.log()
@@ -108,8 +110,8 @@ def test_a_short_answer_is_one_packet(tmp_path, worker, each):
     options = ["--bind", "127.0.0.1:0"]
     with gunicorn(tmp_path / "web.sock", "asgi_apps:http", *options, **chosen) as server:
         server.get()
-        # on a busy machine packets are sent again, which adds to some of the counts
-        assert min(packets(server, 5) for _ in range(20)) == 5 * each
+        # On a busy machine some packets are sent again or are merged, in a few of the counts.
+        assert statistics.mode(packets(server, 5) for _ in range(20)) == 5 * each
 
 
 def test_the_head_of_an_answer_waits_for_no_body(tmp_path):

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from app.servers import ROOT, gunicorn, read, send, wait_for
+from app.servers import ROOT, gunicorn, read, send
+from waiting import wait_until
 
 SLOW = 0.4
 
@@ -114,10 +115,10 @@ def test_the_process_that_computes_ends_with_its_worker(tmp_path, killed):
             os.kill(worker, signal.SIGKILL)
         else:
             server.signal(signal.SIGTERM)
-        wait_for(lambda: not alive(child), "the worker's child to end")
+        wait_until(lambda: not alive(child), "the worker's child to end")
         if not killed:
             assert server.exit_code() == 0
-            wait_for(lambda: not group(server.process.pid), "all of the group to end")
+            wait_until(lambda: not group(server.process.pid), "all of the group to end")
             assert "leaked" not in server.log()
 
 
@@ -130,5 +131,5 @@ def test_a_process_that_was_killed_is_replaced(server):
 def computing(server):
     """Asked again where it is another's turn."""
     path = "/lab/task/?kind=cpu-process&seconds=0"
-    answer = wait_for(lambda: (a := server.get(path)).startswith(b"HTTP/1.1 200") and a, "its turn")
+    answer = wait_until(lambda: (a := server.get(path)).startswith(b"HTTP/1.1 200") and a, "its turn")
     return json.loads(answer.partition(b"\r\n\r\n")[2])["process"]

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from app.servers import HERE, PROXY, Running, read, send, wait_for
+from app.servers import HERE, PROXY, Running, read, send
 from house import ROOT, options, read_yaml, servers_table
+from waiting import wait_until
 from websockets.exceptions import InvalidHandshake
 from websockets.sync.client import unix_connect
 
@@ -125,7 +126,7 @@ def test_a_server_does_what_the_table_says_and_finishes_what_runs(server_with, t
         } == {column: yes(told[column]) for column in ("HTTP/2 without TLS", "WebSocket", "lifespan")}
         with running.connect() as client:
             send(client, "/held")
-            wait_for((tmp_path / "held").exists, "the request to run")
+            wait_until((tmp_path / "held").exists, "the request to run")
             running.signal(signal.SIGTERM)
             with pytest.raises(subprocess.TimeoutExpired):
                 running.process.wait(1.5)  # meanwhile the other worker has nothing left to do
@@ -139,7 +140,7 @@ def test_granian_hears_a_stop_while_its_workers_start(server_with, tmp_path):
     """One that did not would serve on, and be killed after 30 seconds with what it serves."""
     own = {"app_home": str(tmp_path / "home"), "app_web_workers": 2, "app_asgi": "asgi_apps:everything_late"}
     with serving(server_with(app_http_server="granian", **own), tmp_path) as running:
-        wait_for(lambda: len(list(tmp_path.glob("imports-*"))) == 2, "both workers to import")
+        wait_until(lambda: len(list(tmp_path.glob("imports-*"))) == 2, "both workers to import")
         running.signal(signal.SIGTERM)
         running.says("Shutting down")
         (tmp_path / "imported").touch()
@@ -178,7 +179,7 @@ def test_the_table_says_who_speaks_http_2_with_tls(tmp_path, pair, name):
             with contextlib.suppress(httpx.ConnectError):
                 return client.get(f"https://127.0.0.1:{port}/version", timeout=20)
 
-        answer = wait_for(asked, running.log)
+        answer = wait_until(asked, running.log)
     assert answer.status_code == 200
     assert (answer.http_version == "HTTP/2") == yes(servers_table()[name]["HTTP/2 with TLS"])
 

@@ -14,7 +14,7 @@ from proof.parts import PARTS, Part
 BY_NAME = {part.name: part for part in PARTS}
 TESTS = ROOT / "tests"
 COMMIT = "a" * 40
-FRESH = ("fresh", "fresh-trixie")
+FRESH = ("fresh", "fresh-full")
 VAGRANT = ("vagrant", "vagrant-libvirt")
 TREE = working_tree()
 
@@ -38,17 +38,19 @@ def on_machines():
         ("runtime/src/pergola_runtime/handler.py", set(BY_NAME) - {"load"}),
         ("app/posts/views.py", set(BY_NAME) - {"load"}),
         ("requirements/control.txt", set(BY_NAME)),
+        ("tests/proof/verdict.py", set(BY_NAME)),
+        ("runtime/README.md", on_machines() | {"app", "config"}),
         (
             "tests/load/clients.py",
-            {"lint", "app", "config", "load", "releases", "releases-full", "fresh-trixie"},
+            {"lint", "app", "config", "load", "releases", "releases-full", "fresh-full"},
         ),
         ("tests/smoke/test_http.py", {"lint", "app", "config", "smoke", "servers", *FRESH, *VAGRANT}),
         ("tests/infra/test_ssh.py", {"lint", "app", "config", "infra", "infra-full", *FRESH, *VAGRANT}),
-        ("tests/browser/conftest.py", {"lint", "app", "config", "browser", "fresh-trixie"}),
+        ("tests/browser/conftest.py", {"lint", "app", "config", "browser", "fresh-full"}),
         ("Vagrantfile", {*VAGRANT}),
-        ("bench/plan.py", {"lint", "config", "bench", "fresh-trixie"}),
-        ("docs/servers.md", {"config", "servers", "fresh-trixie"}),
-        ("docs/async-django.md", {"app", "fresh-trixie"}),
+        ("bench/plan.py", {"lint", "config", "bench", "fresh-full"}),
+        ("docs/servers.md", {"config", "servers", "fresh-full"}),
+        ("docs/async-django.md", {"app", "fresh-full"}),
         ("docs/capacity.md", set()),
         ("CHANGELOG.md", set()),
         ("tests/README.md", set()),
@@ -57,6 +59,12 @@ def on_machines():
 )
 def test_a_change_makes_stale_what_depends_on_it(name, stale):
     assert changed(name) == stale
+
+
+def test_a_page_that_is_gone_makes_stale_what_checks_links():
+    without = {name: content for name, content in TREE.items() if name != "docs/capacity.md"}
+    stale = {part.name for part in PARTS if digest(part, TREE) != digest(part, without)}
+    assert stale == {"app", "config", "fresh-full"}
 
 
 def test_other_variables_make_a_part_stale():
@@ -142,7 +150,7 @@ def test_a_part_names_what_its_tests_import(part):
     """The runner sees what a test opens; this sees it also for tests that CI does not run."""
     own = [name for name in files_of(part, TREE) if name.startswith("tests/") and name.endswith(".py")]
     imported = {path for name in own for path in modules(name)}
-    # the runner's own files decide no result
+    # checks.py and verdict.py decide a result, the runner's other files do not
     missing = sorted(path for path in imported - set(own) if not path.startswith("tests/proof/"))
     assert missing == []
 
@@ -199,6 +207,8 @@ def test_a_part_that_passed_on_these_files_is_proved(tmp_path, entry):
         ({"passed": 0}, "it counted no test"),
         ({"passed": True}, "passed is missing or malformed"),
         ({"seconds": "ten"}, "seconds is missing or malformed"),
+        ({"speed": None}, "speed is missing or malformed"),
+        ({"slowest": [["a", "b", "c"]]}, "slowest is malformed"),
     ],
 )
 def test_an_entry_that_proves_nothing_is_stale(tmp_path, entry, wrong, reason):

@@ -7,14 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from proof import __main__ as verbs
 from proof import ledger, runner, table
 from proof.digest import digest
 from proof.parts import PARTS, Part
-from proof.runner import Result, Runner, judge
+from proof.runner import Runner
+from proof.verdict import Result, judge, read_checks
 from waiting import wait_until
 
 TREE = {"tests/load/test_clients.py": "100644 1", "tests/README.md": "100644 2", "README.md": "100644 3"}
@@ -107,7 +108,7 @@ def test_a_part_fails_also_when_no_test_failed(code, lines, reason):
 @pytest.mark.parametrize(
     "opened", ["tests/load/test_clients.py", ".venv/lib/x.py", "tests/load/made_by_a_test"]
 )
-def test_a_part_may_open_its_own_files_and_what_git_does_not_know(opened):
+def test_part_may_open_listed_and_untracked_files(opened):
     assert judge(LOAD, 0, [PASSED, {"opened": [opened]}], TREE).verdict == "passed"
 
 
@@ -120,7 +121,7 @@ def test_a_part_without_tests_is_judged_by_its_exit_status():
 def test_a_torn_line_is_left_out(tmp_path):
     path = tmp_path / "checks"
     path.write_text(json.dumps(PASSED) + '\n{"id": "b", "out')
-    assert runner.read_checks(path) == [PASSED]
+    assert read_checks(path) == [PASSED]
 
 
 def test_a_part_that_does_not_end_is_ended():
@@ -139,7 +140,7 @@ def test_an_error_of_the_runner_itself_fails_the_run(monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 2 failed"
 
 
-def test_results_are_recorded_and_what_changed_meanwhile_is_not(monkeypatch):
+def test_result_is_not_recorded_when_files_change_during_the_part(monkeypatch):
     part = program("load", says(PASSED))
     trees = iter([TREE, TREE | {"tests/load/test_clients.py": "100644 9"}])
     monkeypatch.setattr(runner, "working_tree", lambda: next(trees))
@@ -155,25 +156,54 @@ def test_results_are_recorded_and_what_changed_meanwhile_is_not(monkeypatch):
     assert ledger.read()["load"]["verdict"] == "failed"
 
 
-def test_what_tests_a_clone_of_head_is_recorded_only_for_head(monkeypatch):
+def test_part_that_tests_a_clone_of_head_is_recorded_only_for_head(monkeypatch):
     part = program("load", says(PASSED), committed=True)
     monkeypatch.setattr(runner, "commit_tree", lambda: TREE | {"tests/load/test_clients.py": "100644 9"})
     run(part, strict=True)
     assert ledger.read() == {}
+
     monkeypatch.setattr(runner, "commit_tree", lambda: TREE)
+    heads = iter(["a" * 40, "b" * 40])
+    with monkeypatch.context() as moved:
+        moved.setattr(runner, "git", lambda *_: next(heads))
+        run(part, strict=True)
+    assert ledger.read() == {}
+
     run(part, strict=True)
     assert "load" in ledger.read()
 
 
+def test_replica_of_older_files_proves_nothing_for_newer_ones(monkeypatch):
+    """The files change between two parts that share a replica, which was made of the older ones."""
+    newer = TREE | {"tests/load/test_clients.py": "100644 9"}
+    made = Runner([program(name, says(PASSED), group="site") for name in ("load", "lint")], strict=True)
+    monkeypatch.setattr(made, "bring_up", lambda *_: True)
+    monkeypatch.setattr(made, "remove", lambda _: True)
+    monkeypatch.setattr(made, "build_base_image", lambda: None)
+    made.groups[0][0] = replace(made.groups[0][0], place="replica")
+    trees = iter([TREE, TREE, newer])  # at the start, after the first part, after the second
+    monkeypatch.setattr(runner, "working_tree", lambda: next(trees))
+    assert with_own_signals(made)
+    assert set(ledger.read()) == {"load"}
+
+
+def test_a_replica_that_cannot_be_removed_is_not_used(monkeypatch):
+    made = Runner([program("one", says(PASSED), place="replica")], strict=False)
+    monkeypatch.setattr(made, "make", lambda _, verb: 1 if verb == "down" else 0)
+    assert not with_own_signals(made)
+    assert made.results["one"].reason == "an older replica is still there"
+
+
 def test_a_part_gets_its_own_variables_and_not_the_callers(monkeypatch, tmp_path):
-    for name in ("ARGS", "FULL", "ONLY", "ENV"):
+    others = ("ARGS", "ONLY", "ENV", "PERGOLA_ANSIBLE", "ANSIBLE_STRATEGY", "PYTEST_ADDOPTS")
+    for name in ("FULL", *others):
         monkeypatch.setenv(name, "the caller's")
     keep = f"import json, os; json.dump(dict(os.environ), open({str(tmp_path / 'kept')!r}, 'w')); "
     run(program("one", keep + says(PASSED), variables={"FULL": "1"}), strict=True)
     kept = json.loads((tmp_path / "kept").read_text())
     assert kept["FULL"] == "1"
     assert kept["CI"] == "true"
-    assert not {"ARGS", "ONLY", "ENV"} & set(kept)
+    assert not set(others) & set(kept)
 
 
 def test_a_second_run_in_the_same_state_is_refused():
@@ -193,7 +223,7 @@ def test_an_interrupt_ends_what_runs_and_runs_nothing_more(tmp_path):
     made = Runner([waiting("one"), waiting("two"), waiting("three")], strict=False)
 
     def interrupt():
-        wait_until(lambda: {"one", "two"} <= {path.name for path in tmp_path.iterdir()}, "two parts run")
+        wait_until(lambda: {"one", "two"} <= {path.name for path in tmp_path.iterdir()}, "two parts to run")
         made.interrupt()
 
     thread = threading.Thread(target=interrupt)
@@ -204,15 +234,39 @@ def test_an_interrupt_ends_what_runs_and_runs_nothing_more(tmp_path):
     assert not (tmp_path / "three").exists()
 
 
+def test_an_interrupt_kills_what_does_not_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "KILLED_AFTER", 1)
+    deaf = (
+        "import pathlib, signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"pathlib.Path({str(tmp_path / 'deaf')!r}).touch(); time.sleep(600)"
+    )
+    made = Runner([program("one", deaf)], strict=False)
+
+    def interrupt():
+        wait_until((tmp_path / "deaf").exists, "the part to run")
+        made.interrupt()
+        made.interrupt()
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    assert not with_own_signals(made)
+    thread.join()
+
+
 def test_processor_time_counts_processes_that_left_their_parent(tmp_path):
     """As those do that supervise machines."""
     busy = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
     orphan = (
-        f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {busy!r}], start_new_session=True)"
+        f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {busy!r}], "
+        "start_new_session=True, stdout=subprocess.DEVNULL).pid)"
     )
-    code = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {orphan!r}]); time.sleep(2)"
+    code = (
+        "import os, subprocess, sys, time\n"
+        f"pid = subprocess.check_output([sys.executable, '-c', {orphan!r}], text=True).strip()\n"
+        "while os.path.exists(f'/proc/{pid}'): time.sleep(0.1)"
+    )
     command = [sys.executable, runner.MEASURED, tmp_path / "cpu", sys.executable, "-c", code]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, timeout=120)
     assert float((tmp_path / "cpu").read_text()) >= 0.5
 
 
@@ -237,6 +291,7 @@ def test_changed_parts_run_by_groups_fastest_first_and_each_group_in_its_order(m
     monkeypatch.setattr(ledger, "working_tree", lambda: tree)
     known = ledger.Ledger()
     entry = {"digest": "0" * 64, "commit": "0" * 40, "date": "2026-11-30T00:00:00Z", "passed": 1, "failed": 0}
+    entry |= {"cpu": 1, "speed": 1, "slowest": []}
     seconds = {"lean": 900, "releases": 10, "infra": 20, "smoke": 5, "browser": 5, "fresh": 2000}
     known.entries = {name: entry | {"verdict": "passed", "seconds": took} for name, took in seconds.items()}
     chosen, later = verbs.changed(known, {"app/x.py": "100644 2"})
@@ -244,8 +299,8 @@ def test_changed_parts_run_by_groups_fastest_first_and_each_group_in_its_order(m
     assert names[0] == "infra"
     site = ["smoke", "browser", "lean", "releases"]
     assert [name for name in names if name in site] == site
-    assert names.index("releases") < names.index("fresh")
-    assert {"servers", "bench"} <= {part.name for part in later}
+    # fresh tests a clone of HEAD, which has no uncommitted change
+    assert {"servers", "bench", "fresh"} <= {part.name for part in later}
     assert verbs.changed(known, tree) == ([], [])
 
 

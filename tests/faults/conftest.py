@@ -80,7 +80,7 @@ def left_well(replica):
         done = releases.deploy_checkout(replica).wait()
         return None if "is locked" in done.said else done
 
-    wait_until(unlocked, "the lock of a play that was cut off is free").works()
+    wait_until(unlocked, "the lock of a play that was cut off to be free").works()
 
 
 @pytest.fixture(scope="session")

@@ -135,7 +135,7 @@ def settled(replica):
 
 def well(replica):
     """Until what nobody waits for, as a rollback's old slot, has ended as well."""
-    wait_until(lambda: not settled(replica), lambda: f"all is well: {settled(replica)}")
+    wait_until(lambda: not settled(replica), lambda: f"all to be well: {settled(replica)}")
 
 
 def bridge_of(address):

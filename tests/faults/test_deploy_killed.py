@@ -81,7 +81,7 @@ def test_a_deploy_that_is_killed_is_finished_by_the_next(replica, make_source, p
         time.sleep(random.uniform(0, 1.5))  # anywhere in it, or a little later
         cut.kill()
         heard = len(visitor.answers)
-        wait_until(lambda: len(visitor.answers) > heard + 10, "the site answers")
+        wait_until(lambda: len(visitor.answers) > heard + 10, "the site to answer")
         seen = replica.look()
         # which the cut may have left behind each other, but each leads to a release that runs
         slots = {seen["record"], seen["traffic"]}
@@ -109,7 +109,7 @@ def test_a_power_cut_in_a_deploy_is_mended_by_the_next(replica, make_source, pha
         with contextlib.suppress(httpx.HTTPError, OSError):
             return replica.get(replica.settings["app_health_path"]).status_code == 200
 
-    wait_until(answers, "the site answers after the power came back")
+    wait_until(answers, "the site to answer after the power came back")
     # what nobody switched to does not come back as the live one
     assert replica.served() in (before, source.name)
     seen = replica.look()

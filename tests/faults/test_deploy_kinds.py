@@ -71,7 +71,7 @@ def test_a_migration_that_holds_up_requests_waits_until_somebody_insists(replica
     try:
         deploy(replica, source, *insisting).works()
         assert applied() == "1"
-        wait_until(lambda: connections(began) == "0", "PgBouncer opens new connections behind a migration")
+        wait_until(lambda: connections(began) == "0", "PgBouncer to open new connections behind a migration")
         assert replica.served() == source.name
     finally:
         # no later rollback goes to a release that wants this migration

@@ -88,7 +88,7 @@ class LongJob:
 
     def was_begun_anew(self):
         """It went back to the queue, and another worker did it: once, as far as anybody can tell."""
-        state = wait_until(self.finished, "the long job ended")
+        state = wait_until(self.finished, "the long job to end")
         assert (state["status"], state["effects"]) == ("done", 1), state
         assert state["attempts"] > 1, (
             f"no worker stopped while the job ran, so that nothing is proved: {state}"

@@ -26,7 +26,7 @@ def bridges():
 
 def test_the_readmes_commands_make_a_replica_and_leave_nothing(machine):
     [prepare] = PREPARE
-    # the last is what CI runs, on a clean checkout
+    # make test-ci runs the parts of the second command beside this one
     assert FIRST == ["make up", "make test"]
     forwarding = (bridges() or [machine.run(FORWARDING).strip()])[0]
 
@@ -54,10 +54,14 @@ def test_the_readmes_commands_make_a_replica_and_leave_nothing(machine):
     assert traces(record["id"])
     run("make down")
     # ssh keeps a connection for a minute, in case another command wants it
-    wait_until(lambda: machine.processes() == [], "every process ends")
+    wait_until(lambda: machine.processes() == [], "every process to end")
     assert traces(record["id"], record["network"].removesuffix("0/24")) == []
     assert machine.mounts() == mounts
-    assert machine.run(FORWARDING).strip() == ("1" if bridges() else forwarding)
+    # Another run's bridge and the setting change one after the other.
+    wait_until(
+        lambda: machine.run(FORWARDING).strip() == ("1" if bridges() else forwarding),
+        "the host's forwarding to be as before",
+    )
 
 
 @pytest.mark.full

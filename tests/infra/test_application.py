@@ -63,10 +63,10 @@ def workers(host, master):
 @pytest.fixture
 def workers_come_back(host, web, workers_wanted):
     def wait(but=()):
-        wait_until(lambda: main_process(host, web), f"{web} did not come back")
+        wait_until(lambda: main_process(host, web), f"{web} to come back")
         wait_until(
             lambda: len(workers(host, main_process(host, web)) - set(but)) == workers_wanted,
-            f"not {workers_wanted} workers",
+            f"{workers_wanted} workers",
         )
 
     return wait
@@ -125,7 +125,7 @@ def test_a_killed_daphne_comes_back_and_takes_its_socket_over(host, settings, sl
         path = f"{settings['app_runtime_directory']}/{slot}/websocket-{number}.sock"
         killed(host, unit)
         answers = f"python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"{path}\")'"
-        wait_until(lambda: host.run(answers).rc == 0, f"{unit} does not listen")  # noqa: B023
+        wait_until(lambda: host.run(answers).rc == 0, f"{unit} to listen")  # noqa: B023
 
 
 @pytest.mark.disruptive
@@ -139,10 +139,10 @@ def test_the_link_to_the_live_slot_is_tried_again_until_it_is_made(host, setting
     host.check_output("mkdir %s", in_the_way)
     try:
         host.run("systemctl restart app-live.service")
-        wait_until(lambda: state() == "auto-restart", "it is not tried again")
+        wait_until(lambda: state() == "auto-restart", "it to be tried again")
     finally:
         host.check_output("rm -r %s", in_the_way)
-    wait_until(lambda: state() == "exited", "the link is not made")
+    wait_until(lambda: state() == "exited", "the link to be made")
 
 
 def test_each_daphne_process_runs_as_the_application(host, settings, websockets):
@@ -326,10 +326,10 @@ def test_the_target_stops_everything_and_starts_it_again(host, settings, web, we
         for unit in units:
             wait_until(
                 lambda: host.run("systemctl is-active %s", unit).stdout.strip() == "inactive",  # noqa: B023
-                f"{unit} did not stop",
+                f"{unit} to stop",
             )
     for unit in units:
-        wait_until(lambda: host.run("systemctl is-active %s", unit).rc == 0, f"{unit} did not start")  # noqa: B023
+        wait_until(lambda: host.run("systemctl is-active %s", unit).rc == 0, f"{unit} to start")  # noqa: B023
 
 
 @pytest.mark.disruptive

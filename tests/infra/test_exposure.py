@@ -149,7 +149,7 @@ def test_what_no_rule_names_is_not_reachable_from_outside(host, settings):
         inside = (
             f"python3 -c 'import socket; socket.create_connection((\"{address_of(settings)}\", {port}), 3)'"
         )
-        wait_until(lambda: host.run(inside).rc == 0, "the listener does not answer inside")
+        wait_until(lambda: host.run(inside).rc == 0, "the listener to answer inside")
         assert reachable(address_of(settings), [port]) == set()
     finally:
         host.check_output("systemctl stop test-listener.service")

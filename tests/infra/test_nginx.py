@@ -61,7 +61,7 @@ def test_a_client_cannot_say_what_the_application_believes(host, settings, site)
         f"mkdir {place} && systemd-run --quiet --collect --unit=test-mirror python3 -c %s", mirror
     )
     try:
-        wait_until(lambda: host.run("test -S %s/web.sock", place).rc == 0, "the mirror does not listen")
+        wait_until(lambda: host.run("test -S %s/web.sock", place).rc == 0, "the mirror to listen")
         host.check_output("ln -sfn mirror %s", live)
         forged = {
             "X-Forwarded-For": "203.0.113.99",
@@ -87,13 +87,13 @@ def test_static_files_come_from_disk(host, settings, site):
     path = re.search(r'href="(/static/[^"]+\.css)"', page.text)[1]
     stops = settings["app_drain_seconds"] + 20  # TimeoutStopSec is ten seconds more than the drain
     with stopped(host, "app.target"):
-        wait_until(lambda: site.get("/livez").status_code == 502, "the application still answers", stops)
+        wait_until(lambda: site.get("/livez").status_code == 502, "the application to answer no more", stops)
         assert site.get(path).status_code == 200
         answer = site.get("/")
         assert answer.status_code == 502
         assert settings["nginx_unavailable_title"] in answer.text
         assert int(answer.headers["retry-after"]) < 60
-    wait_until(lambda: site.get("/readyz").status_code == 200, "the site is not ready again")
+    wait_until(lambda: site.get("/readyz").status_code == 200, "the site to be ready again")
 
 
 @pytest.mark.disruptive
@@ -107,4 +107,4 @@ def test_killed_it_comes_back(host, site):
         except httpx.TransportError:
             return False
 
-    wait_until(ready, "the site is not ready again")
+    wait_until(ready, "the site to be ready again")

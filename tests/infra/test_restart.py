@@ -33,9 +33,9 @@ def restarted(host, settings):
     """What was before, once the machine has booted again."""
     before = {"slot": live_slot(host, settings), "sockets": sockets(host), "boot": boot_id(settings)}
     subprocess.run([*settings["host_login"], "sudo systemctl reboot"], capture_output=True, check=False)
-    wait_until(lambda: boot_id(settings) not in (None, before["boot"]), "the machine did not come up", 180)
+    wait_until(lambda: boot_id(settings) not in (None, before["boot"]), "the machine to come up", 180)
     # the shared connection breaks at its first use, and the next one opens it anew
-    wait_until(lambda: answers(host), "no shared connection")
+    wait_until(lambda: answers(host), "the shared connection")
     return before
 
 
@@ -57,7 +57,7 @@ def ready(settings):
 
 def test_the_site_is_ready_again(restarted, host, settings):
     answer = wait_until(
-        lambda: (said := ready(settings)) and said.status_code == 200 and said, "the site is not ready"
+        lambda: (said := ready(settings)) and said.status_code == 200 and said, "the site to be ready"
     )
     assert answer.status_code == 200
 

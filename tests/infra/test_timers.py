@@ -91,7 +91,7 @@ def held(host, settings, key):
         f"systemd-run --quiet --collect --unit={unit} {python} -c {shlex.quote(HOLD.format(key=key))}"
     )
     try:
-        wait_until(lambda: "held" in journal(host, f"-u {unit}"), "the lock was not taken")
+        wait_until(lambda: "held" in journal(host, f"-u {unit}"), "the lock to be taken")
         yield
     finally:
         host.check_output("systemctl stop %s", unit)

@@ -83,7 +83,7 @@ def killed(host, unit):
     before = main_process(host, unit)
     host.check_output("kill -KILL %s", str(before))
     # RestartSec is one or two seconds everywhere
-    wait_until(lambda: main_process(host, unit) not in (0, before), f"{unit} did not come back", 40)
+    wait_until(lambda: main_process(host, unit) not in (0, before), f"{unit} to come back", 40)
 
 
 def children(host, pid):

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from app.servers import serving, wait_for
+from app.servers import serving
 from load.running import running
+from waiting import wait_until
 
 OPTIONS = ["--users", "a:b,c:d", "--addresses", "127.0.0.2,127.0.0.3", "--rooms", "2"]
 OPTIONS += ["--http", "10", "--websockets", "6", "--visitors", "3", "--settle", "4", "--ramp", "0.2"]
@@ -33,7 +34,7 @@ def site(folder, port, faults=""):
             with socket.socket() as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
-        wait_for(answers, f"the site:\n{server.log()}")
+        wait_until(answers, f"the site:\n{server.log()}")
         yield server
 
 
@@ -95,7 +96,7 @@ def test_a_site_that_loses_nothing_is_said_to_lose_nothing(tmp_path):
 def test_each_fault_is_counted_under_its_name(tmp_path, faults):
     port = free_port()
     with site(tmp_path, port, ",".join(faults)), load_on(tmp_path, port) as load:
-        wait_for(lambda: all(happened(port).get(fault, 0) > 1 for fault in faults), "each of the faults")
+        wait_until(lambda: all(happened(port).get(fault, 0) > 1 for fault in faults), "each of the faults")
         load.stop()
     assert not load.lost_nothing
     for kind, reason in faults.values():

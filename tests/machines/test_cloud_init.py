@@ -42,7 +42,7 @@ def test_converge_comes_in_by_what_cloud_init_made(server):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Valid schema" in done.stdout
-    wait_until(lambda: server.answers("ops", "sudo -n true").returncode == 0, "the operator can log in")
+    wait_until(lambda: server.answers("ops", "sudo -n true").returncode == 0, "the operator's login")
     server.works("site", "--tags", "base")
     assert server.answers("ops", "sudo -n true").returncode == 0
     assert "Permission denied" in server.answers("root").stderr

@@ -45,7 +45,7 @@ def test_a_machine_that_restarts_itself_comes_back_by_itself(standing):
     before = standing.init()
     # a moment later, so that this connection ends before the machine does
     standing.ssh("systemd-run --quiet --on-active=1s systemctl reboot")
-    wait_until(lambda: standing.init() not in (None, before), "the machine starts again")
+    wait_until(lambda: standing.init() not in (None, before), "the machine to start again")
     assert standing.works("up", *SMALL).changed == 0
 
 
@@ -61,7 +61,7 @@ def test_a_machine_that_outlived_its_supervisor_is_not_booted_twice(standing):
     orphan = standing.init()
     for pid in standing.processes(r"systemd-nspawn|machines\.py"):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not standing.processes(r"systemd-nspawn|machines\.py"), "the supervisor ends")
+    wait_until(lambda: not standing.processes(r"systemd-nspawn|machines\.py"), "the supervisor to end")
     assert standing.works("up", *SMALL).changed == 1
     assert standing.init() != orphan
     assert len(standing.processes("^systemd-nspawn")) == 1

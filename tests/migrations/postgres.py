@@ -11,7 +11,8 @@ from pathlib import Path
 import debian
 import psycopg
 import pytest
-from app.servers import PATIENCE, wait_for
+from app.servers import PATIENCE
+from waiting import wait_until
 
 # the package's own list for the clusters that it makes; what is there is somebody's
 CLUSTERS = Path("/etc/postgresql-common/createcluster.conf")
@@ -65,7 +66,7 @@ def running():
     log = (directory / "log").open("w")
     process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory, **somebody)
     try:
-        wait_for(lambda: answers(directory), f"PostgreSQL; its log:\n{(directory / 'log').read_text()}")
+        wait_until(lambda: answers(directory), f"PostgreSQL; its log:\n{(directory / 'log').read_text()}")
         yield str(directory)
     finally:
         process.terminate()

@@ -8,9 +8,10 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from app.servers import PATIENCE, ROOT, wait_for
+from app.servers import PATIENCE, ROOT
 from migrations import postgres
 from pergola_runtime import linter
+from waiting import wait_until
 
 SETTINGS = """\
 import os
@@ -398,7 +399,7 @@ def test_a_second_deploy_is_told_who_migrates_since_when(project):
     project.add(ADD_NOTE)
     with locked(project):
         first = project.start("apply", "--lock-timeout", "30", "--name", "release 1 from here")
-        wait_for(
+        wait_until(
             lambda: any("ALTER TABLE" in query for _, _, query in sessions(project)), "the first to wait"
         )
         well, said = project.run("apply", "--name", "release 2")
@@ -423,7 +424,7 @@ def test_what_is_cut_off_leaves_no_lock_and_is_done_again(project, ended):
     limit = "2" if ended == "by its time limit" else "600"
     process = project.start("apply", "--time-limit", limit)
     if ended == "by a kill":
-        wait_for(
+        wait_until(
             lambda: any("pg_sleep" in query for _, _, query in sessions(project)), "the migration to begin"
         )
         process.send_signal(signal.SIGKILL)
@@ -431,7 +432,7 @@ def test_what_is_cut_off_leaves_no_lock_and_is_done_again(project, ended):
     assert process.returncode != 0
     if ended == "by its time limit":
         assert "not done within 2 s; what was under way is undone" in said
-    wait_for(lambda: not sessions(project), "PostgreSQL to end what nobody waits for")
+    wait_until(lambda: not sessions(project), "PostgreSQL to end what nobody waits for")
     (project.package / "0002_step.py").unlink()
     project.count -= 1
     project.add(ADD_NOTE)
@@ -451,7 +452,7 @@ def test_an_index_that_was_left_unfinished_is_built_anew(project):
             "INSERT INTO shop_shelf (label) VALUES ('b')"
         )  # which a build waits for, without a limit
         process = project.start("apply", "--lock-timeout", "0.1")
-        wait_for(
+        wait_until(
             lambda: any("INDEX CONCURRENTLY" in query for _, _, query in sessions(project)),
             "the build to begin",
         )

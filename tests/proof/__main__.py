@@ -16,10 +16,11 @@ README_PARTS = ("lint", "app", "config", "infra", "smoke", "browser")
 def run(parts, strict=True):
     """Run these parts; the exit status."""
     if os.geteuid() and any(part.place != "here" for part in parts):
-        # the parts have no terminal in which sudo could ask
-        asked = subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False)
-        if asked.returncode:
-            sys.exit("Machines need root: run this as root, or run `sudo -v` before it")
+        # As the parts are started: sudo remembers a password for a terminal, and they have none.
+        try:
+            subprocess.run(["sudo", "-n", "true"], capture_output=True, start_new_session=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            sys.exit("Machines need root: run this as root, or as a user whom sudo asks for no password")
     runner = Runner(parts, strict)
     passed = runner.run()
     summary(runner)
@@ -33,15 +34,18 @@ def test():
     known = ledger.Ledger()
     chosen, later = changed(known, commit_tree(), again=bool(os.environ.get("AGAIN")))
     if later:
-        print(f"Stale as well, and run by make test-full: {', '.join(part.name for part in later)}")
+        print(f"Also stale, left to make test-full on a commit: {', '.join(part.name for part in later)}")
     if not chosen:
-        print("No part of make test-ci is stale by an uncommitted change (AGAIN=1 runs them all the same)")
+        print("No uncommitted change makes another part stale (AGAIN=1 runs the parts of all of them anyway)")
         return 0
     return run(chosen)
 
 
 def changed(known, head, again=False):
-    """The parts that the working tree made stale: (those of make test-ci, fastest first; the others)."""
+    """The parts that the working tree made stale: (those to run now, fastest first; the others).
+
+    Now are those of make test-ci, except what tests a clone of HEAD and would not see the change.
+    """
     concerned = [part for part in PARTS if digest(part, known.tree) != digest(part, head)]
     stale = concerned if again else known.stale(concerned)
     # by groups, as the parts of a group keep their order: some leave their replica broken
@@ -50,8 +54,8 @@ def changed(known, head, again=False):
         entry = known.entries.get(part.name)
         seconds = 600 if entry is None or ledger.malformed(entry) else entry["seconds"]
         took[part.group] = took.get(part.group, 0) + seconds
-    ordered = sorted((part for part in stale if part.ci), key=lambda part: took[part.group])
-    return ordered, [part for part in stale if not part.ci]
+    now = [part for part in stale if part.ci and not part.committed]
+    return sorted(now, key=lambda part: took[part.group]), [part for part in stale if part not in now]
 
 
 def ci():
@@ -65,7 +69,7 @@ def full():
         state, reason = known.state(part)
         print(f"{part.name:16}{'runs' if part in stale else 'kept':6}{state}{': ' if reason else ''}{reason}")
     if not stale:
-        print("Every part is proved for these files (AGAIN=1 runs them all the same)")
+        print("Every part is proved for these files (AGAIN=1 runs them anyway)")
         return 0
     return run(stale)
 

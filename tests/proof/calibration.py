@@ -1,7 +1,6 @@
 """How fast this machine computes, as one figure beside every time: 1.0 is the machine that budgets are for.
 
-Machines of CI differ by a factor of 2.7. What one takes 24 minutes for takes another an hour, so that a time
-without this figure says little.
+Machines of CI differ by a factor of 2.7: a run of 24 minutes on one takes an hour on another.
 """
 
 import hashlib

@@ -19,6 +19,17 @@ from .usage import machines_cpu
 VARIABLE = "PERGOLA_CHECKS"
 STARTED = pytest.StashKey()
 HERE = f"{ROOT}{os.sep}"
+OPENED = set()
+
+
+def note_open(event, arguments):
+    if event == "open" and isinstance(arguments[0], str):
+        OPENED.add(arguments[0])
+
+
+# from the import on, as conftest.py of the tests' own directory is read before pytest_configure
+if VARIABLE in os.environ or "PYTEST_XDIST_WORKER" in os.environ:
+    sys.addaudithook(note_open)
 
 
 def replica():
@@ -51,15 +62,9 @@ class Checks:
         self.target = target
         self.seconds = {}
         self.outcomes = {}
-        self.opened = set()
-        sys.addaudithook(self.note_open)
-
-    def note_open(self, event, arguments):
-        if event == "open" and isinstance(arguments[0], str):
-            self.opened.add(arguments[0])
 
     def sources(self):
-        return sorted(filter(None, {source(path) for path in self.opened.copy()}))
+        return sorted(filter(None, {source(path) for path in OPENED.copy()}))
 
     def write(self, line):
         with self.target.open("a") as file:
@@ -97,7 +102,7 @@ class Checks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node, error):
-        self.opened.update(str(ROOT / name) for name in getattr(node, "workeroutput", {}).get("opened", ()))
+        OPENED.update(str(ROOT / name) for name in getattr(node, "workeroutput", {}).get("opened", ()))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session):

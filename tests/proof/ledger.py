@@ -12,7 +12,10 @@
     "slowest": [["tests/app/test_x.py::test_y", 4.8, 0.3]]}}}    seconds, processor time
 """
 
+import contextlib
+import fcntl
 import json
+import os
 import re
 import sys
 from datetime import UTC, datetime, timedelta
@@ -30,9 +33,12 @@ TYPES = {
     "commit": str,
     "date": str,
     "seconds": (int, float),
+    "cpu": (int, float),
+    "speed": (int, float),
     "passed": int,
     "failed": int,
     "verdict": str,
+    "slowest": list,
 }
 
 
@@ -57,16 +63,28 @@ def record(name, entry, path=None):
     What could not be read is kept beside it, as `ledger.json.unreadable`.
     """
     path = path or PATH
-    before = read(path)
-    if not before and path.exists():
-        path.replace(path.with_name(f"{path.name}.unreadable"))
-    parts = before | {name: entry}
-    known = [part.name for part in PARTS]
-    ordered = {name: parts[name] for name in known if name in parts}
-    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in ordered.items())
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(f'{{"parts": {{\n{lines}\n}}}}\n')
-    aside.replace(path)
+    with locked(path.parent):
+        before = read(path)
+        if not before and path.exists():
+            path.replace(path.with_name(f"{path.name}.unreadable"))
+        parts = before | {name: entry}
+        known = [part.name for part in PARTS]
+        ordered = {name: parts[name] for name in known if name in parts}
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in ordered.items())
+        aside = path.with_name(f".{path.name}.new")
+        aside.write_text(f'{{"parts": {{\n{lines}\n}}}}\n')
+        aside.replace(path)
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Two runs in one checkout, with a state directory each, would lose each other's entries."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def malformed(entry):
@@ -84,9 +102,15 @@ def malformed(entry):
         datetime.strptime(entry["date"], CLOCK)  # noqa: DTZ007  the format says Z
     except ValueError:
         return "date is malformed"
+    if not all(well_formed(test) for test in entry["slowest"]):
+        return "slowest is malformed"
     if entry.get("packages") and not re.fullmatch(r"[0-9a-f]{16}", str(entry["packages"])):
         return "packages is malformed"
     return ""
+
+
+def well_formed(test):
+    return isinstance(test, list) and [type(one) in (int, float) for one in test] == [False, True, True]
 
 
 def age(entry):

@@ -1,8 +1,8 @@
 """The parts of the tests: how each runs, where, and which files its result depends on.
 
 A result counts as long as none of those files changes, so the lists are wide: everything that the part runs,
-renders, installs or reads. The runner fails a part whose own processes of pytest open a file of this checkout
-that its list does not name.
+renders, installs or reads. A part fails if its pytest opens a file of this checkout that its list does not
+name.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,22 +11,24 @@ from dataclasses import dataclass, field, replace
 CONTROL = (
     *("requirements/*", "pyproject.toml", ".gitignore", ".gitattributes"),
     *("tests/conftest.py", "tests/diagnosis.py", "tests/house.py", "tests/waiting.py"),
+    *("tests/proof/checks.py", "tests/proof/verdict.py"),
 )
 APP = (
-    *(*CONTROL, "app/*", "app/*.md", "runtime/*", "docs/async-django.md"),
+    *(*CONTROL, "app/*", "app/*.md", "runtime/*", "runtime/*.md", "docs/async-django.md"),
     *("tests/app/*", "tests/*.py"),  # the guide in docs names tests of all directories
 )
 CONFIG = (
     *(*CONTROL, "app/*", "bench/*", "docs/*", "infra/*", "runtime/*", "tests/*", "Makefile", "ansible.cfg"),
-    *("README.md", "README.ko.md", "bench/README.md", "docs/servers.md", "infra/*.md"),
+    *("README.md", "README.ko.md", "bench/README.md", "docs/servers.md", "infra/*.md", "runtime/*.md"),
 )
 STACK = (
-    *(*CONTROL, "app/*", "app/*.md", "infra/*", "runtime/*"),
+    *(*CONTROL, "app/*", "app/*.md", "infra/*", "runtime/*", "runtime/*.md"),
     *("Makefile", "ansible.cfg", "tests/with-replica"),
 )
 REPLICA = (*STACK, "tests/infra/conftest.py", "tests/infra/tools.py", "tests/faults/replica.py")
 MACHINES = (*STACK, "tests/machines/conftest.py", "tests/machines/environment.py")
 VERIFY = ("tests/infra/*", "tests/smoke/*")
+LINKED = ("*.md", "LICENSE")
 SERVERS = ("tests/app/servers.py", "tests/debian.py")
 
 
@@ -34,6 +36,7 @@ SERVERS = ("tests/app/servers.py", "tests/debian.py")
 class Part:
     """A directory of tests, or a longer run of it, with its own line in the ledger.
 
+    links: patterns of files that only have to be there, as tests check links to them.
     place: `here` needs no machine, `replica` runs on a replica that it shares with the parts of its group,
         `own` makes its machines itself.
     group: the parts of a group run one after another, two groups at the same time.
@@ -55,6 +58,7 @@ class Part:
     committed: bool = False
     counts: bool = True
     minutes: int = 60
+    links: tuple = ()
     variables: dict = field(default_factory=dict)
 
     @property
@@ -93,14 +97,27 @@ QUICK = (
         "lint",
         "lint",
         (
-            *("*.py", "*.yml", "*.yaml", "*.sh", "*.toml", "*.cfg", ".ansible-lint", ".yamllint", ".ci/*"),
+            *("*.py", "*.yml", "*.yaml", "*.sh", "*.toml", "*.cfg"),
+            *(".ansible-lint", ".ci/*", ".gitignore", ".yamllint"),
             *("docs/examples/*", "infra/*", "requirements/*", "Makefile", "tests/with-replica"),
         ),
         "the style of Python, Ansible, YAML and shell",
         counts=False,
     ),
-    Part("app", "test-app", APP, "the sample application and the runtime's servers, without a service"),
-    Part("config", "test-config", CONFIG, "settings, contracts between files, rendered files, bad input"),
+    Part(
+        "app",
+        "test-app",
+        APP,
+        "the sample application and the runtime's servers, without a service",
+        links=LINKED,
+    ),
+    Part(
+        "config",
+        "test-config",
+        CONFIG,
+        "settings, contracts between files, rendered files, bad input",
+        links=LINKED,
+    ),
     Part(
         "api",
         "test-api",
@@ -195,11 +212,12 @@ FULL = (
     VAGRANT,
     replace(
         FRESH,
-        name="fresh-trixie",
+        name="fresh-full",
         files=(*APP, *CONFIG, *FRESH.files),
-        proves="the same on Debian 13, and the tests without machines as an unprivileged user",
+        links=LINKED,
+        proves="the same on Debian 13; the tests without machines as an unprivileged user",
         ci=False,
-        variables={"RELEASES": "trixie", "FULL": "1"},
+        variables={"RELEASES": "bookworm trixie", "FULL": "1", "ARGS": '-k "trixie or who_may_not"'},
     ),
     replace(
         LEAN,

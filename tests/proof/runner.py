@@ -6,7 +6,6 @@ computes. Three groups kept both cores at 100 %, so that every test took several
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -14,47 +13,48 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from . import ledger
 from .calibration import speed
-from .digest import ROOT, base_packages, commit_tree, digest, files_of, git, images, matches, working_tree
+from .digest import ROOT, base_packages, commit_tree, digest, files_of, git, images, working_tree
 from .usage import machines_cpu
+from .verdict import Result, judge, read_checks
 
 MEASURED = Path(__file__).with_name("measured.py")
+ANSIBLE_PLAYBOOK = ".venv/bin/ansible-playbook"
 LANES = 2
 TAIL = 250  # lines of a part that failed
 HEARTBEAT = 60
-SLOWEST = 5
-KILLED_AFTER = 120  # seconds that a part has to clear up once it was told to end
-# What a person or make says to one run: a part must not be recorded as whole that ran in part.
+KILLED_AFTER = 300  # seconds that a part has to remove its machines once it was told to end
+# These choose or change tests for one run. A part that ran with them would be recorded as if it had run
+# whole.
 NOT_PASSED_ON = (
-    *("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "PYTEST_ADDOPTS", "ENV", "SITE_URL", "SCREENSHOTS"),
-    *("FULL", "PROVIDER", "RELEASES", "RELEASES_ROUNDS", "PERGOLA_REPLICA", "ANSIBLE_STRATEGY"),
+    *("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "ARGS", "ENV", "SITE_URL", "SCREENSHOTS"),
+    *("FULL", "PROVIDER", "RELEASES", "RELEASES_ROUNDS"),
     *("ONLY", "CONTESTANTS", "CLIENTS", "PATHS", "NAME", "BASE", "WEBSOCKETS"),
 )
+FAMILIES = ("ANSIBLE_", "DJANGO_", "PERGOLA_", "PYTEST_")
+PASSED_ON = ("PERGOLA_STATE", "PERGOLA_IMAGES")
 
 
 def states():
     return Path(os.environ.get("PERGOLA_STATE") or ROOT / ".pergola").absolute()
 
 
-@dataclass
-class Result:
-    """The result of a part. `passed` and `failed` count tests, or 1 for a part that is one command."""
+def passed_on(name):
+    return name in PASSED_ON or not (name in NOT_PASSED_ON or name.startswith(FAMILIES))
 
-    seconds: float = 0
-    cpu: float = 0
-    passed: int = 0
-    failed: int = 0
-    slowest: list = field(default_factory=list)
-    reason: str = ""  # of a failure, if no test failed
 
-    @property
-    def verdict(self):
-        return "passed" if self.passed and not self.failed and not self.reason else "failed"
+@dataclass(frozen=True)
+class Start:
+    """The files at the moment at which a part began, or the replica was begun that it runs on."""
+
+    tree: dict
+    commit: str
+    commit_tree: dict
 
 
 class Replica:
@@ -82,7 +82,7 @@ class Runner:
         self.keep = bool(os.environ.get("KEEP"))
         # a replica that was kept may have been built by other files
         self.records = strict and not self.keep
-        self.environment = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
+        self.environment = {name: value for name, value in os.environ.items() if passed_on(name)}
         self.environment |= {"CI": "true"} if strict else {}
         groups = {}
         for part in parts:
@@ -111,6 +111,10 @@ class Runner:
                 sys.exit(f"Other tests are running in {states()}: wait for them, or set PERGOLA_STATE")
             for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(name, lambda *_: self.interrupt())
+            if self.keep:
+                self.log_line("KEEP=1: nothing is recorded, as a replica may be of other files")
+            elif self.records and any(part.place != "here" for part in self.parts) and not base_packages():
+                self.build_base_image()
             self.run_groups(self.groups, LANES)
             self.run_groups(self.alone, 1)
         passed = [name for name, one in self.results.items() if one.verdict == "passed"]
@@ -122,8 +126,12 @@ class Runner:
         for lane in lanes:
             lane.start()
         beat = time.monotonic()
+        told = False
         while any(lane.is_alive() for lane in lanes):
             time.sleep(0.2)
+            if self.ending.is_set() and not told:
+                told = True
+                self.log_line("interrupted: the machines are being removed")
             if time.monotonic() - beat > HEARTBEAT:
                 beat = time.monotonic()
                 self.log_line("; ".join(map(self.progress, list(self.running))))
@@ -134,7 +142,12 @@ class Runner:
         return f"{name}: {done} tests done" if done else f"{name}: running"
 
     def interrupt(self):
-        """Tell everything to end, as Ctrl-C does. Replicas are removed before the runner ends."""
+        """Tell everything to end, as Ctrl-C does. Replicas are removed before the runner ends.
+
+        Once: a second signal would reach what removes the machines.
+        """
+        if self.ending.is_set():
+            return
         with self.lock:
             self.ending.set()
             for process in self.running.values():
@@ -172,12 +185,14 @@ class Runner:
                     self.running[name] = process
                     if self.ending.is_set():
                         send(process, signal.SIGINT)
-            try:
-                code = process.wait(minutes * 60)
-            except subprocess.TimeoutExpired:
-                self.log_line(f"{name or command[-1]}: not done after {minutes} minutes, so it is ended")
-                send(process, signal.SIGINT)
-                code = wait_or_kill(process)
+            deadline = time.monotonic() + minutes * 60
+            while (code := finished(process)) is None:
+                if time.monotonic() > deadline:
+                    self.log_line(f"{name or command[-1]}: not done after {minutes} minutes, so it is ended")
+                    send(process, signal.SIGINT)
+                    code = wait_or_kill(process)
+                elif name and self.ending.is_set():
+                    code = wait_or_kill(process)
             with self.lock:
                 self.running.pop(name, None)
         return code
@@ -188,39 +203,60 @@ class Runner:
         log = self.log(replica.name)
         return self.execute(command, self.environment | replica.environment, log, name, mode="a")
 
+    def remove(self, replica):
+        """Return whether it is gone; a later part must not find a machine that was made of other files."""
+        if self.make(replica, "down") == 0:
+            return True
+        self.problems.append(f"{replica.name} could not be removed, see {self.log(replica.name)}")
+        self.log_line(self.problems[-1])
+        return False
+
+    def build_base_image(self):
+        """Its packages belong to what is recorded, and some parts build an image elsewhere alone."""
+        replica = Replica("image")
+        log = self.log(replica.name)
+        log.unlink(missing_ok=True)
+        command = [
+            *(ANSIBLE_PLAYBOOK, "--inventory", "infra/ansible/inventory/local"),
+            "infra/ansible/up.yml",
+        ]
+        self.log_line(f"{replica.name}: the base image is being built")
+        self.execute(command, self.environment | replica.environment, log, replica.name, mode="a")
+        self.remove(replica)
+
     def run_group(self, group):
         needs_one = any(part.place == "replica" for part in group)
         replica = Replica(group[0].group) if needs_one else None
+        start = self.start() if replica else None
         try:
-            if replica and not self.bring_up(replica, group):
+            if replica and not self.bring_up(replica, group, start):
                 return
             for part in group:
                 if not self.ending.is_set():
-                    self.run_part(part, replica)
+                    self.run_part(part, replica, start or self.start())
         finally:
-            if replica and not self.keep and self.make(replica, "down"):
-                self.problems.append(f"{replica.name} could not be removed, see {self.log(replica.name)}")
-                self.log_line(self.problems[-1])
+            if replica and not self.keep:
+                self.remove(replica)
 
-    def bring_up(self, replica, group):
+    def bring_up(self, replica, group, start):
         began = time.monotonic()
         self.log(replica.name).unlink(missing_ok=True)
-        tree = self.read_tree()
-        if not self.keep:  # what an earlier run left behind was made of other files
-            self.make(replica, "down")
-        code = self.make(replica, "up")
+        removed = self.keep or self.remove(replica)  # what an earlier run left was made of other files
+        code = self.make(replica, "up") if removed else 1
         seconds = time.monotonic() - began
         if code == 0:
             self.log_line(f"{replica.name}: up in {seconds:.0f} s")
             return True
         for part in group:
-            reason = f"make up exited with status {code}"
-            self.finish(part, Result(seconds, reason=reason), tree, self.log(replica.name))
+            reason = f"make up exited with status {code}" if removed else "an older replica is still there"
+            self.finish(part, Result(seconds, reason=reason), start, self.log(replica.name))
         return False
 
-    def read_tree(self):
-        """The working tree, which only a run that is recorded needs."""
-        return working_tree() if self.records else {}
+    def start(self):
+        """What only a run that is recorded needs."""
+        if not self.records:
+            return Start({}, "", {})
+        return Start(working_tree(), git("rev-parse", "HEAD").strip(), commit_tree())
 
     def log(self, name):
         return self.logs / f"{name}.log"
@@ -228,8 +264,7 @@ class Runner:
     def checks(self, name):
         return self.logs / f"{name}.checks"
 
-    def run_part(self, part, replica):
-        tree = self.read_tree()
+    def run_part(self, part, replica, start):
         checks, used, log = self.checks(part.name), self.logs / f"{part.name}.cpu", self.log(part.name)
         for file in (checks, used):
             file.unlink(missing_ok=True)
@@ -242,11 +277,11 @@ class Runner:
         seconds = time.monotonic() - began
         cpu = float(used.read_text()) if used.exists() else 0.0
         cpu += max(0.0, replica.cpu() - before) if replica else 0
-        result = judge(part, code, read_checks(checks), tree)
+        result = judge(part, code, read_checks(checks), start.tree)
         result.seconds, result.cpu = round(seconds, 1), round(cpu, 1)
-        self.finish(part, result, tree, log)
+        self.finish(part, result, start, log)
 
-    def finish(self, part, result, tree, log):
+    def finish(self, part, result, start, log):
         if self.ending.is_set():
             return
         with self.lock:
@@ -257,21 +292,24 @@ class Runner:
             figures = f"{counts}, CPU {result.cpu:.0f} s"
             self.log_line(f"{part.name}: {result.verdict} in {result.seconds:.0f} s ({figures})")
             if self.records:
-                self.record(part, result, tree)
+                self.record(part, result, start)
 
-    def record(self, part, result, tree):
+    def record(self, part, result, start):
         packages = base_packages() if part.place != "here" else ""
-        found = digest(part, tree, packages)
+        found = digest(part, start.tree, packages)
         if found is None or found != digest(part, working_tree(), packages):
             self.log_line(f"{part.name}: not recorded, as its files changed while it ran")
             return
-        if part.committed and files_of(part, tree) != files_of(part, commit_tree()):
+        if part.committed and files_of(part, start.tree) != files_of(part, start.commit_tree):
             self.log_line(f"{part.name}: not recorded, as it tests HEAD and the working tree differs")
+            return
+        if part.committed and git("rev-parse", "HEAD").strip() != start.commit:
+            self.log_line(f"{part.name}: not recorded, as it tests HEAD, which moved while it ran")
             return
         entry = {
             "digest": found,
             "packages": packages,
-            "commit": git("rev-parse", "HEAD").strip(),
+            "commit": start.commit,
             "date": datetime.now(UTC).strftime(ledger.CLOCK),
             "seconds": result.seconds,
             "cpu": result.cpu,
@@ -290,6 +328,14 @@ def send(process, number):
         os.killpg(process.pid, number)
 
 
+def finished(process):
+    """Its exit status; None while it runs, after at most a second."""
+    try:
+        return process.wait(1)
+    except subprocess.TimeoutExpired:
+        return None
+
+
 def wait_or_kill(process):
     try:
         return process.wait(KILLED_AFTER)
@@ -298,41 +344,12 @@ def wait_or_kill(process):
         return process.wait()
 
 
-def read_checks(path):
-    """The lines that the tests wrote; the last one may be torn where they were killed."""
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
-
-
-def judge(part, code, lines, tree):
-    """The result of a part by its exit status and what its tests wrote (checks.py)."""
-    tests = [line for line in lines if "id" in line]
-    opened = {name for line in lines for name in line.get("opened", ())}
-    passed = sum(test["outcome"] == "passed" for test in tests)
-    failed = sum(test["outcome"] == "failed" for test in tests)
-    reason = ""
-    if not part.counts:
-        passed = int(code == 0)
-    elif not passed and not failed:
-        reason = "no test was counted"
-    if code and not failed:
-        reason = f"{' '.join(part.command)} exited with status {code}"
-    unlisted = sorted(name for name in opened & set(tree) if not matches(name, part.files))
-    if unlisted:
-        reason = f"it opens {', '.join(unlisted)}: add that to its files in tests/proof/parts.py"
-    slowest = sorted(tests, key=lambda test: -test["seconds"])[:SLOWEST]
-    slowest = [[test["id"], test["seconds"], test["cpu"]] for test in slowest]
-    return Result(passed=passed, failed=failed, slowest=slowest, reason=reason)
-
-
 def show_end(part, result, log):
-    """Print the end of what a part that failed wrote, and why it failed."""
+    """Print why a part failed and the end of what it wrote; in CI, which keeps no file, all of it."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    print(f"\n--- {part.name}: the last of {len(lines)} lines of {log}", flush=True)
-    print("\n".join(lines[-TAIL:]))
+    shown = lines if os.environ.get("CI") == "true" else lines[-TAIL:]
+    print(f"\n--- {part.name}: the last {len(shown)} of {len(lines)} lines of {log}", flush=True)
+    print("\n".join(shown))
     if result.reason:
         print(f"--- {part.name}: {result.reason}")
     print(flush=True)

@@ -30,8 +30,8 @@ def parts_table(entries):
         if entry and not ledger.malformed(entry):
             times = [
                 duration(entry["seconds"]),
-                duration(entry.get("cpu", 0)),
-                f"{entry.get('speed', 0):.1f}",
+                duration(entry["cpu"]),
+                f"{entry['speed']:.1f}",
                 f"{entry['passed']:,}",
             ]
         settings = " ".join(
@@ -50,7 +50,7 @@ def tests_table(entries):
         test
         for part in PARTS
         if part.ci and part.name in entries and not ledger.malformed(entries[part.name])
-        for test in entries[part.name].get("slowest", ())
+        for test in entries[part.name]["slowest"]
     ]
     for name, seconds, cpu in sorted(tests, key=lambda test: -test[1])[:SLOWEST]:
         path, _, test = name.partition("::")

@@ -119,7 +119,7 @@ class Lab:
             with self.timed("libvirt"):
                 self.works("virtlogd", "--daemon")
                 self.works("libvirtd", "--daemon")
-                wait_until(lambda: self.run(*VIRSH, "version").returncode == 0, "libvirt answers")
+                wait_until(lambda: self.run(*VIRSH, "version").returncode == 0, "libvirt to answer")
 
     def install(self):
         """As far as it is missing: a person's own Vagrant and its services stay as they are."""
@@ -243,7 +243,7 @@ class Lab:
         """Kill a command as soon as `when` is true."""
         started = self.start(*command)
         try:
-            wait_until(when, f"{command} comes so far", seconds * PATIENCE)
+            wait_until(when, f"{command} to come so far", seconds * PATIENCE)
             assert started.poll() is None
         finally:
             self.end_group(started)
@@ -277,7 +277,7 @@ class Lab:
         if self.process:
             self.process.kill()
             self.process.wait()
-            wait_until(lambda: not Path("/proc", self.pid).exists(), "the namespaces' processes end")
+            wait_until(lambda: not Path("/proc", self.pid).exists(), "the namespaces' processes to end")
             # a closed connection to a machine that is gone keeps its network, and so the link, for a minute
             subprocess.run(["ip", "link", "delete", f"{bridge}-v"], capture_output=True, check=False)
         self.clear()

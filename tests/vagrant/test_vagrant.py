@@ -37,7 +37,7 @@ def comes_back(lab, is_ready):
     def wait(what):
         began = time.time()
         try:
-            wait_until(is_ready, f"readyz answers after {what}", 60 * PATIENCE)
+            wait_until(is_ready, f"readyz to answer after {what}", 60 * PATIENCE)
         except AssertionError:
             lab.run(*lab.shell, "ss -ltn; ip -brief address")
             shown = diagnosis.script(began, ["app-*", "nginx", "pgbouncer"])
