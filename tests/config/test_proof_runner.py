@@ -179,12 +179,20 @@ def test_replica_of_older_files_proves_nothing_for_newer_ones(monkeypatch):
     made = Runner([program(name, says(PASSED), group="site") for name in ("load", "lint")], strict=True)
     monkeypatch.setattr(made, "bring_up", lambda *_: True)
     monkeypatch.setattr(made, "remove", lambda _: True)
-    monkeypatch.setattr(made, "build_base_image", lambda: None)
     made.groups[0][0] = replace(made.groups[0][0], place="replica")
     trees = iter([TREE, TREE, newer])  # at the start, after the first part, after the second
     monkeypatch.setattr(runner, "working_tree", lambda: next(trees))
     assert with_own_signals(made)
     assert set(ledger.read()) == {"load"}
+
+
+@pytest.mark.parametrize(
+    ("places", "built"), [(["own"], True), (["own", "replica"], False), (["here"], False)]
+)
+def test_base_image_is_built_for_parts_that_build_theirs_elsewhere(monkeypatch, places, built):
+    monkeypatch.setattr(runner, "base_packages", lambda: "")
+    made = Runner([program(place, says(PASSED), place=place) for place in places], strict=True)
+    assert made.lacks_image() == built
 
 
 def test_a_replica_that_cannot_be_removed_is_not_used(monkeypatch):

@@ -113,7 +113,7 @@ class Runner:
                 signal.signal(name, lambda *_: self.interrupt())
             if self.keep:
                 self.log_line("KEEP=1: nothing is recorded, as a replica may be of other files")
-            elif self.records and any(part.place != "here" for part in self.parts) and not base_packages():
+            elif self.records and self.lacks_image():
                 self.build_base_image()
             self.run_groups(self.groups, LANES)
             self.run_groups(self.alone, 1)
@@ -211,8 +211,12 @@ class Runner:
         self.log_line(self.problems[-1])
         return False
 
+    def lacks_image(self):
+        """Whether no part builds a base image that can be read: its packages belong to what is recorded."""
+        places = {part.place for part in self.parts}
+        return "own" in places and "replica" not in places and not base_packages()
+
     def build_base_image(self):
-        """Its packages belong to what is recorded, and some parts build an image elsewhere alone."""
         replica = Replica("image")
         log = self.log(replica.name)
         log.unlink(missing_ok=True)
