@@ -41,7 +41,7 @@ class Part:
         `own` makes its machines itself.
     group: the parts of a group run one after another, two groups at the same time.
     ci: whether `make test-ci` runs it; `make test-full` runs all.
-    alone: nothing else may run meanwhile, as it measures the machine.
+    alone: nothing else may run meanwhile, as it measures the machine, or needs all of it.
     committed: it tests a clone of HEAD, so that nothing is recorded while its files differ from HEAD's.
     counts: whether it is made of tests that are counted; otherwise its exit status is its result.
     minutes: after which it is ended. A slow machine of CI needs some three times what a fast one does.
@@ -176,7 +176,7 @@ FULL = (
     Part(
         "machines",
         "test-machines",
-        (*STACK, "tests/machines/*"),
+        (*STACK, "infra/*.md", "tests/machines/*"),
         "how machines are made, killed, brought back and removed; the first converge of a server",
         place="own",
         group="machines",
@@ -240,6 +240,8 @@ FULL = (
         VAGRANT,
         name="vagrant-libvirt",
         proves="vagrant up in a virtual machine, whose own kernel enforces limits of memory and tasks",
+        group="vagrant-libvirt",
+        alone=True,  # beside another group, it is slower than the product's own time limits
         minutes=180,
         variables={"PROVIDER": "libvirt"},
     ),

@@ -1,8 +1,8 @@
 """gunicorn's own ASGI worker, which hears a stop that comes while it starts.
 
-uvloop does not notice a signal that comes before its loop runs. gunicorn's worker hands its signals over to the
-loop before it loads the application: one that is told to stop meanwhile serves on, and is killed after the
-graceful timeout with what it serves. Here the signals are held back until the loop runs.
+uvloop does not notice a signal that comes before its loop runs. gunicorn's worker hands its signals over to
+the loop before it loads the application: one that is told to stop meanwhile serves on, and is killed after
+the graceful timeout with what it serves. Here the signals are held back until the loop runs.
 """
 
 import signal
