@@ -7,7 +7,8 @@
 
 One pool for each event loop, made from DATABASES["default"] at the first use and closed with the loop. A
 connection commits by itself, as Django's does; `async with database.transaction():` is a transaction. It is
-not the ORM's, whose open transaction it does not see. Wants psycopg_pool (the runtime's extra `asyncdb`).
+not the ORM's, whose open transaction it does not see. A connection whose session was altered (sessions.py), by
+SET for instance, is closed and not used again. Wants psycopg_pool (the runtime's extra `asyncdb`).
 """
 
 import asyncio
@@ -16,25 +17,44 @@ from contextlib import asynccontextmanager
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from psycopg import AsyncCursor, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, OperationalError
 from psycopg.errors import FeatureNotSupported
 from psycopg_pool import AsyncConnectionPool
 
-from pergola_runtime import threads
+from pergola_runtime import sessions, threads
 
 pools = weakref.WeakKeyDictionary()
+
+
+class Connection(AsyncConnection):
+    altered = False  # whether its session may differ from what it was after the login
+
+    def cursor(self, name="", **named):
+        self.altered = self.altered or bool(name)  # it may be one WITH HOLD
+        return super().cursor(name, **named)
 
 
 class Cursor(AsyncCursor):
     """Asks again, unprepared, where a migration changed a column's type under a prepared statement."""
 
     async def execute(self, query, params=None, *, prepare=None, binary=None):
+        if not sessions.leaves_nothing(query):
+            self.connection.altered = True
         try:
             return await super().execute(query, params, prepare=prepare, binary=binary)
         except FeatureNotSupported:
             if prepare is False or self.connection.info.transaction_status != threads.IDLE:
                 raise
             return await super().execute(query, params, prepare=False, binary=binary)
+
+    async def executemany(self, query, *given, **named):
+        if not sessions.leaves_nothing(query):
+            self.connection.altered = True
+        return await super().executemany(query, *given, **named)
+
+    def copy(self, *given, **named):
+        self.connection.altered = True
+        return super().copy(*given, **named)
 
 
 @asynccontextmanager
@@ -62,6 +82,7 @@ def make_pool():
     # psycopg's own number, which Django turns off: PgBouncer keeps prepared statements apart (1.21 on)
     parameters["prepare_threshold"] = parameters.get("prepare_threshold") or 5
     return AsyncConnectionPool(
+        connection_class=Connection,
         kwargs=parameters | {"autocommit": True, "cursor_factory": Cursor},
         min_size=0,
         max_size=threads.limit(),
@@ -69,8 +90,15 @@ def make_pool():
         max_idle=threads.MAX_AGE,
         max_lifetime=threads.MAX_AGE,
         check=alive,
+        reset=unaltered,
         open=False,
     )
+
+
+async def unaltered(one):
+    """What one request told its session is not there for the next: its connection is not used again."""
+    if one.altered:
+        await one.close()
 
 
 async def alive(one):

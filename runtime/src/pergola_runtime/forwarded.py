@@ -9,4 +9,8 @@ import os
 from uvicorn.importer import import_from_string
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-application = ProxyHeadersMiddleware(import_from_string(os.environ["PERGOLA_APPLICATION"]), trusted_hosts="*")
+from pergola_runtime.metadata import named
+
+application = ProxyHeadersMiddleware(
+    named(import_from_string(os.environ["PERGOLA_APPLICATION"])), trusted_hosts="*"
+)

@@ -15,6 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import Server, logger
 from uvicorn_worker import UvicornWorker
 
+from pergola_runtime.metadata import named
+from pergola_runtime.threads import ClosingExecutor
+
 # Long enough for what was accepted to be read on a busy machine, short enough not to be felt in a restart.
 SETTLE_SECONDS = 0.5
 
@@ -107,9 +110,10 @@ class DrainingUvicornWorker(UvicornWorker):
 
     async def _serve(self):
         # UvicornWorker._serve with another server: it offers no way to name the class.
-        self.config.app = self.wsgi
+        self.config.app = named(self.wsgi)
         server = DrainingServer(config=self.config)
         self._install_sigquit_handler()
+        asyncio.get_running_loop().set_default_executor(ClosingExecutor())
         await server.serve(sockets=self.sockets)
         if not server.started:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)

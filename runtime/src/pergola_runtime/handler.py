@@ -8,15 +8,15 @@ environment gives Django's own handler back.
 """
 
 import asyncio
+import contextlib
 import gc
-import inspect
 import logging
 import os
+import re
 from contextlib import closing
 from contextvars import copy_context
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
-import django
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
 from django.conf import LazySettings, settings
 from django.core import asgi, signals
@@ -25,15 +25,25 @@ from django.core.exceptions import ImproperlyConfigured, RequestAborted
 from django.core.handlers import asgi as handlers
 from django.core.handlers import base
 from django.db import close_old_connections, connections, reset_queries
+from django.dispatch import Signal, dispatcher
 from django.http import HttpResponseBase
+from django.http import response as responses
 from django.urls import include, set_script_prefix, set_urlconf
-from django.utils.module_loading import import_string
 
 from pergola_runtime import threads
 from pergola_runtime.middleware import in_place, let_go
 
 # seconds; to listen costs as much as a short answer, and what is nearly answered needs no cancelling
 LISTEN_AFTER = 0.2
+
+# The versions that the tests run with: this one or newer, and older than that one.
+TESTED = {
+    "Django": ((5, 2), (6, 2)),
+    "asgiref": ((3, 13), (3, 14)),
+    "psycopg": ((3, 2), (3, 4)),
+    "uvicorn": ((0, 51), (0, 55)),
+    "channels": ((4, 2), (4, 4)),
+}
 
 # Django's own receivers at both ends of a request. They look at the connections of the thread they run in;
 # threads.py does their work in the thread that has some.
@@ -60,28 +70,29 @@ class LeanHandler(handlers.ASGIHandler):
         super().__init__()
 
     def load_middleware(self, is_async=False):
-        base.import_string = in_place  # by which Django loads middleware, and nothing else
+        """Django's, with its own middleware in place; an agent's import_string() stays the one that imports."""
+        imports = base.import_string  # by which Django loads middleware, and nothing else
+        base.import_string = in_place(imports)
         try:
             super().load_middleware(is_async)
         finally:
-            base.import_string = import_string
+            base.import_string = imports
 
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            raise ValueError(f"Django can only handle ASGI/HTTP connections, not {scope['type']}.")
+    async def handle(self, scope, receive, send):
         if getattr(AsyncToSync.executors, "current", None) is not None:
             # asked by synchronous code, another request's or a test's: in its thread and its transaction
-            async with ThreadSensitiveContext():
-                await super().handle(scope, receive, send)
+            await super().handle(scope, receive, send)
             return
         if self.end is None:
+            asyncio.get_running_loop().set_default_executor(threads.ClosingExecutor())
             self.end = self.pool.until_the_loop_ends()
             await anext(self.end)
         with closing(threads.Calls(self.pool)) as calls:
             async with RequestContext(executor=calls):
-                await self.handle(scope, receive, send, calls)
+                await self.serve(scope, receive, send, calls)
 
-    async def handle(self, scope, receive, send, calls):
+    async def serve(self, scope, receive, send, calls):
+        """What ASGIHandler.handle() does."""
         try:
             body = await self.read_body(receive)
         except RequestAborted:
@@ -99,8 +110,6 @@ class LeanHandler(handlers.ASGIHandler):
             try:
                 response = await self.run_get_response(request)
                 response._handler_class = self.sender
-                if response.streaming:
-                    calls.lend()
                 await self.send_response(response, send)
             except asyncio.CancelledError:
                 AsyncToSync.executors.current = None  # a call that was cancelled brought its thread's back
@@ -116,7 +125,9 @@ class LeanHandler(handlers.ASGIHandler):
             let_go(request)
 
     def at_rest(self, signal):
-        """Whether nobody but Django listens to this signal."""
+        """Whether nobody but Django listens to this signal, and nobody has put another code in its place."""
+        if not all(map(is_djangos, (Signal.asend, Signal._live_receivers))):
+            return False
         if (listed := [*signal.receivers]) != self.quiet.get(signal):
             synchronous, asynchronous = signal._live_receivers(self.sender)
             if asynchronous or not AT_REST.issuperset(synchronous):
@@ -129,6 +140,7 @@ class LeanHandler(handlers.ASGIHandler):
         if (
             not calls.calls  # what still runs in the request's thread may read the body
             and response._resource_closers == [request.close]
+            and is_djangos(response.close)
             and getattr(response.close, "__func__", None) is HttpResponseBase.close
             and getattr(request.close, "__func__", None) is handlers.ASGIRequest.close
             and not getattr(request, "_files", None)
@@ -145,12 +157,23 @@ class LeanHandler(handlers.ASGIHandler):
             await sync_to_async(response.close)()
 
 
+def is_djangos(function):
+    """Whether it is as Django wrote it, and not what an agent put there, which must run."""
+    code = getattr(getattr(function, "__func__", function), "__globals__", {})
+    return code.get("__name__") in (dispatcher.__name__, responses.__name__)
+
+
 def caches_close():
     """Whether one has anything to close. To be asked in a context of its own, or requests inherit them."""
     try:
         return any(type(cache).close is not BaseCache.close for cache in caches.all())
     except InvalidCacheBackendError:  # one that nobody may ask
         return True
+
+
+def is_uvicorns(receive):
+    """Whether nobody has put another one in its place, as agents do, who report each call of it."""
+    return type(getattr(receive, "__self__", None)).__module__.startswith("uvicorn.")
 
 
 class Disconnect:
@@ -161,7 +184,8 @@ class Disconnect:
         self.receive = receive
         self.request = asyncio.current_task()
         self.cancelled = self.error = self.listener = None
-        self.soon = asyncio.get_running_loop().call_later(LISTEN_AFTER, self.start)
+        after = LISTEN_AFTER if is_uvicorns(receive) else 0
+        self.soon = asyncio.get_running_loop().call_later(after, self.start)
 
     def start(self):
         self.listener = asyncio.ensure_future(self.run())
@@ -187,45 +211,68 @@ class Disconnect:
 
 def consumers(application):
     """A WebSocket's calls, each in a thread for its own time: as it is, one thread serves a whole process."""
-    theirs = os.environ.get("PERGOLA_HANDLER") == "django" or too_old()
+    ours = not untested()
 
     async def serve(scope, receive, send):
-        if scope["type"] == "http" or theirs:
+        if scope["type"] == "http":
             await application(scope, receive, send)
-        else:
+        elif ours:
             async with RequestContext(executor=threads.Calls(threads.open_pool(), over=True)):
+                await application(scope, receive, send)
+        else:
+            async with ThreadSensitiveContext():
                 await application(scope, receive, send)
 
     return serve
 
 
-def too_old():
-    """What of an application's packages is older than what this handler was proved with."""
-    if django.VERSION < (5, 2):
-        return f"Django {django.get_version()} is older than 5.2"
-    if "executor" not in inspect.signature(ThreadSensitiveContext).parameters:
-        return f"asgiref {version('asgiref')} is older than 3.13"
-    return None
-
-
-def check(environ=os.environ):
-    """Refuses what cannot work, when the application is loaded: before a release takes traffic."""
-    chosen = environ.get("PERGOLA_HANDLER") or "lean"
-    if chosen not in ("lean", "django"):
-        raise ImproperlyConfigured(f"PERGOLA_HANDLER={chosen} is neither lean nor django: set app_handler")
-    if chosen == "lean" and (old := too_old()):
-        logging.getLogger(__name__).warning("%s: Django's own handler serves", old)
-        return "django"
-    if chosen == "lean":
-        threads.limit(environ)
-        for alias, database in settings.DATABASES.items():
-            age = database.get("CONN_MAX_AGE", 0)
-            if age is None or age > threads.MAX_AGE:
-                raise ImproperlyConfigured(
-                    f"DATABASES[{alias!r}]: CONN_MAX_AGE={age} is more than {threads.MAX_AGE} seconds, for "
-                    f"which a restart of PgBouncer would wait: set {threads.MAX_AGE} or less"
+def untested():
+    """What of an application's packages is outside of what this handler was tested with; empty if nothing is."""
+    for package, (least, below) in TESTED.items():
+        with contextlib.suppress(PackageNotFoundError):  # another database than PostgreSQL needs no psycopg
+            found = version(package)
+            if not least <= tuple(map(int, re.findall(r"\d+", found)[:2])) < below:
+                return (
+                    f"{package} {found} is not one of the versions {'.'.join(map(str, least))} to below "
+                    f"{'.'.join(map(str, below))} that pergola_runtime's handler was tested with"
                 )
-    return chosen
+    return ""
+
+
+def kept_too_long():
+    """The setting of a connection's age that this handler does not honour; empty if there is none."""
+    for alias, database in settings.DATABASES.items():
+        age = database.get("CONN_MAX_AGE", 0)
+        if age is None or age > threads.MAX_AGE:
+            return (
+                f"DATABASES[{alias!r}]: CONN_MAX_AGE={age} is more than {threads.MAX_AGE} seconds, for which a "
+                f"restart of PgBouncer would wait: set {threads.MAX_AGE} or less"
+            )
+    return ""
+
+
+def choose(environ=os.environ):
+    """Whose handler serves, "lean" or "django", and why it is Django's (or empty).
+
+    Raises ImproperlyConfigured where what is asked for cannot be: when the application is loaded, before a
+    release takes traffic.
+    """
+    asked = environ.get("PERGOLA_HANDLER") or "auto"
+    if asked not in ("auto", "lean", "django"):
+        raise ImproperlyConfigured(f"PERGOLA_HANDLER={asked} is not auto, lean or django: set app_handler")
+    if asked == "django":
+        return "django", "app_handler is django"
+    threads.limit(environ)
+    reason = untested() or kept_too_long()
+    if not reason:
+        return "lean", ""
+    if asked == "lean":
+        raise ImproperlyConfigured(f"{reason}; or set app_handler to auto or django")
+    return "django", reason
+
+
+def told(chosen, reason):
+    return "pergola_runtime's handler serves" if chosen == "lean" else f"Django's own handler serves: {reason}"
 
 
 def keep_connections(environ=os.environ):
@@ -241,11 +288,17 @@ def keep_connections(environ=os.environ):
 
 
 def get_asgi_application():
-    if check() == "django":
+    """Django's function, which agents patch, with our class in the place of Django's."""
+    chosen, reason = choose()
+    logging.getLogger(__name__).warning("%s", told(chosen, reason))
+    if chosen == "django":
         return asgi.get_asgi_application()
-    django.setup(set_prefix=False)
+    djangos, asgi.ASGIHandler = asgi.ASGIHandler, LeanHandler
+    try:
+        application = asgi.get_asgi_application()
+    finally:
+        asgi.ASGIHandler = djangos
     keep_connections()
-    handler = LeanHandler()
     include(settings.ROOT_URLCONF)  # or the first request loads all views, and what else runs waits for it
     # a request reads some fifty settings, each through a method that looks for what LazySettings has not
     LazySettings.__getattribute__ = object.__getattribute__
@@ -255,4 +308,4 @@ def get_asgi_application():
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
-    return handler
+    return application

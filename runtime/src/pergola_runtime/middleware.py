@@ -159,10 +159,14 @@ def computes(kind):
     }.get(kind, True)
 
 
-def in_place(path):
-    """What to take as this middleware: what has this name, where it is not Django's."""
-    middleware = import_string(path)
-    kind = IN_PLACE.get(f"{middleware.__module__}.{getattr(middleware, '__qualname__', '')}")
-    if kind is None or not computes(kind):
-        return middleware
-    return type(middleware.__name__, (kind, middleware), {"__module__": __name__})
+def in_place(imports):
+    """An import_string() that takes Django's own middleware in place; anything else as `imports` found it."""
+
+    def load(path):
+        middleware = imports(path)
+        kind = IN_PLACE.get(f"{middleware.__module__}.{getattr(middleware, '__qualname__', '')}")
+        if kind is None or not computes(kind):
+            return middleware
+        return type(middleware.__name__, (kind, middleware), {"__module__": __name__})
+
+    return load

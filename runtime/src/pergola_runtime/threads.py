@@ -1,19 +1,22 @@
 """The threads of a worker process, and with them its database connections.
 
-asgiref gives each request a new thread for its synchronous code, and ends it with the request: a database
-connection cannot outlive it. Here the threads live as long as the process. A request takes one at its first
-synchronous call, but for Django's own reading, and keeps it for itself: all of its calls run there, and those
-of nobody else. What it says to its connection, or puts into a `threading.local`, is its own. When it and its
-last call have ended, it gives it back, without an open transaction.
+Django's ASGI handler gives each request a thread of its own for its synchronous code, and ends the thread and
+its connections with the request. Here threads live as long as the process and serve one request after another,
+as under WSGI. From its first synchronous call until it has ended, with its stream and the last of its calls, a
+request has one thread to itself: what it puts into a `threading.local`, onto the connection or into its session
+is its own. Then the thread is given back, without an open transaction, and without a connection whose session
+was altered (sessions.py).
 
-A request enters only while fewer than PERGOLA_THREADS calls run, and one that has a thread goes on at once.
-Others wait their turn, in the order of asking and without holding up the event loop. So the threads that run
-are few, and those that are held by a request that waits for something else may be more, up to a bound.
+Threads that compute fight for the interpreter, so few run at a time: PERGOLA_THREADS calls have a slot. A
+request that holds a thread goes on at once. Others wait for a slot in the order of asking, while the event loop
+runs on. Code that waits (for another server, a lock, the event loop) gives its slot up after a few milliseconds,
+as a scheduler hands off a thread that is blocked, so that it holds up nobody.
 """
 
 import asyncio
 import contextlib
 import ctypes
+import functools
 import os
 import queue
 import select
@@ -21,28 +24,37 @@ import struct
 import threading
 import time
 from collections import deque
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import copy_context
 
 from asgiref import sync
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from django.db.backends.signals import connection_created
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import query
+
+from pergola_runtime import sessions
 
 MAX_AGE = 10  # seconds for which a connection is kept; PgBouncer, told to stop, waits for all of them to go
 # calls at once in one process, unless PERGOLA_THREADS says otherwise; more of them fight for the interpreter:
 # asked by 64 at once for twenty rows, 8 took a tenth more processor time than 3
 LIMIT = 3
-HELD = 16  # times as many threads may be held, by requests that wait for something else between two calls
-# seconds between a request's call and others being let in for it; most requests end in less, and the same few
-# threads do: without, a row by a `def` view took a quarter more
+# Threads of one process, most of which wait: 70 kB each. Django's handler has no bound.
+MOST = 2000
+# Seconds for which a request that called keeps its slot; most end in less, and the same few threads do: without,
+# a row by a `def` view took a quarter more.
 GRACE = 0.005
+# Seconds after which a call that has not used the processor is taken to wait, where others want its slot; and
+# where the process computes all the time, so that who wants to compute waits for the interpreter as well.
+HANDOFF = 0.005
+HANDOFF_BUSY = 0.025
+# Seconds after which a request that holds its thread between two calls, as a stream does, has its connection
+# closed, if its session was not altered: the next call opens one just like it.
+REST = 2
 IDLE = 0  # libpq's PQTRANS_IDLE: no transaction
 
-# Django's own reading leaves nothing of the request on a thread: until a request calls something else, it
-# takes any thread for each call and holds none between, so that few threads do
-NAMES = "_fetch_all aggregate contains count earliest exists first get in_bulk last latest"
+NAMES = "_fetch_all aggregate contains count earliest exists explain first get in_bulk last latest"
 READING = {getattr(query.QuerySet, name) for name in NAMES.split()}
 
 # not Python's: with a time limit of 0 it is no reason to give the interpreter away, and to wait for it again
@@ -69,11 +81,13 @@ class Worker:
     def __init__(self, pool):
         self.pool = pool
         self.queue = queue.SimpleQueue()
-        # chores: something is to be done before the thread is given back
-        self.held = self.in_transaction = self.chores = False
+        self.held = False  # by a request
+        self.unclean = False  # something is to be done before the thread is given back
         self.connections = []  # the open ones, as Django's wrappers
+        self.used = 0.0  # when its last call ended
         self.thread = threading.Thread(target=self.run, name=f"pergola-{pool.size}", daemon=True)
         self.thread.start()
+        self.clock = time.pthread_getcpuclockid(self.thread.ident)
 
     def run(self):
         while call := self.next():
@@ -81,8 +95,7 @@ class Worker:
             own.request = request
             how = outcome = None
             if not future.cancelled():
-                if not request.begun:
-                    self.begin(request)
+                self.begin(request)
                 try:
                     outcome = function(*args, **kwargs)
                     how = future.set_result
@@ -105,20 +118,31 @@ class Worker:
             try:
                 return self.queue.get(timeout=self.patience())
             except queue.Empty:
-                if not self.held:
-                    self.close_connections([one for one in self.connections if obsolete(one)])
+                self.close_connections([one for one in self.connections if self.spare(one)])
 
     def patience(self):
-        """Seconds until a connection here is too old, while nobody holds the thread."""
-        ages = [one.close_at for one in self.connections if one.close_at is not None]
-        return max(min(ages) - time.monotonic(), 1 if self.held else 0.05) if ages else None
+        """Seconds until a connection may be spare, while this thread waits for its next call."""
+        now = time.monotonic()
+        if self.held:
+            times = [self.used + REST - now] if any(map(untouched, self.connections)) else []
+        else:
+            times = [one.close_at - now for one in self.connections if one.close_at is not None]
+        return max(min(times), 0.05) if times else None
+
+    def spare(self, connection):
+        if self.held:
+            return time.monotonic() >= self.used + REST and untouched(connection)
+        return obsolete(connection)
 
     def begin(self, request):
-        """What Django does at a request's start: what is too old or was closed by the server is not used."""
-        request.begun = True
-        self.close_connections([one for one in self.connections if hung_up(one) or obsolete(one)])
-        for one in self.connections:
-            one.health_check_done = False
+        """Before a call. At a request's first, what Django does at its start: what is too old is not used."""
+        if not request.begun:
+            request.begun = True
+            self.close_connections([one for one in self.connections if hung_up(one) or obsolete(one)])
+            for one in self.connections:
+                one.health_check_done = False
+        request.began = time.monotonic()
+        request.used = time.thread_time()
 
     def ended(self, request):
         pool = self.pool
@@ -126,13 +150,13 @@ class Worker:
             if one.connection is not None and one not in self.connections:
                 one.close_at = 0.0  # connect() broke off behind the login: for nobody but this request
                 self.connections.append(one)
-        in_transaction = any(map(transaction_is_open, self.connections))
-        chores = any(one.errors_occurred or one.queries_log or obsolete(one) for one in self.connections)
+        unclean = any(map(needs_cleaning, self.connections))
+        self.used = time.monotonic()
         with pool.lock:
-            self.in_transaction, self.chores = in_transaction, chores
-            lends = request.lends and not in_transaction and (request.streams or not chores)
-            leaves = request.calls == 1 and (request.over or lends)
-            if not leaves or not (in_transaction or chores):
+            request.began = None
+            self.unclean = unclean
+            leaves = request.over and request.calls == 1
+            if not leaves or not unclean:
                 pool.done(request, leaves)
                 return
         self.clean()
@@ -146,18 +170,17 @@ class Worker:
                 with contextlib.suppress(Exception):
                     one.connection.rollback()
                 self.close_connections([one])
+            elif sessions.altered(one):
+                self.close_connections([one])
             else:
                 with contextlib.suppress(Exception):
                     one.close_if_unusable_or_obsolete()
-        self.in_transaction = self.chores = False
+        self.unclean = False
         self.connections = [one for one in self.connections if one.connection is not None]
 
     def close_connections(self, connections):
         for one in connections:
-            # within a transaction Django's close() keeps the dead connection, for its end to be noticed
-            one.in_atomic_block = one.closed_in_transaction = False
-            with contextlib.suppress(Exception):
-                one.close()
+            close(one)
         self.connections = [one for one in self.connections if one.connection is not None]
 
 
@@ -169,12 +192,12 @@ class Calls(Executor):
         self.loop = asyncio.get_running_loop()
         self.worker = self.waits = None  # waits: the calls that wait for a thread
         self.calls = self.asleep = 0  # asleep: 1 while its thread waits for the loop, within async_to_sync()
-        # streams: lends for good, and whatever it calls, but for an open transaction
-        self.begun = self.at_work = self.streams = False
-        # gives the thread back after each call that leaves nothing to do there: it has only read, or streams
-        self.lends = True
-        self.over = over  # gives it back after each call, whatever it leaves
-        self.since = 0.0
+        self.begun = False  # its thread has had a call of its
+        self.has_slot = False
+        self.over = over  # gives the thread back after each call
+        self.since = 0.0  # when it began to wait for a thread
+        self.began = None  # when its running call began, and the thread's processor time at that moment
+        self.used = 0.0
 
     def submit(self, function, /, *args, **kwargs):
         # (!) asyncio's own and not an Executor's, which costs as much as all the rest of a call: nothing but
@@ -183,59 +206,64 @@ class Calls(Executor):
         call = (self, future, function, args, kwargs)
         pool = self.pool
         with pool.lock:
-            if self.lends and not self.streams and function is not run_reading:
-                self.lends = False
             if self.waits is not None:
                 self.waits.append(call)
             elif self.worker is not None or pool.enter(self):
-                self.works()
+                self.take_slot()
                 self.worker.queue.put(call)
             else:
                 self.waits = [call]
                 self.since = time.monotonic()
                 pool.waiting.append(self)
+                pool.watch_from(self.loop)
             self.calls += 1
         return future
 
-    def works(self):
-        if self.asleep <= 0:
-            self.pool.running += not self.at_work
-            self.at_work = True
+    def take_slot(self):
+        if self.asleep <= 0 and not self.has_slot:
+            self.has_slot = True
+            self.pool.running.add(self)
+
+    def give_slot(self):
+        if self.has_slot:
+            self.has_slot = False
+            self.pool.running.discard(self)
+            self.pool.serve()
 
     def rests(self):
         """Others may be let in, unless it has called again."""
         with self.pool.lock:
-            if self.at_work and (self.asleep > 0 or not self.calls):
-                self.at_work = False
-                self.pool.running -= 1
-                self.pool.serve()
+            if self.asleep > 0 or not self.calls:
+                self.give_slot()
 
     def sleeps(self, more):
         """Its thread begins to wait for the event loop (1), or has something to do (-1)."""
         with self.pool.lock:
             self.asleep += more
             if more < 0 and self.worker is not None:
-                self.works()
+                self.take_slot()
         if more > 0:
             with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
                 self.loop.call_soon_threadsafe(self.loop.call_later, GRACE, self.rests)
 
-    def lend(self):
-        """From here on the thread is only held while it is used: a stream waits most of its time."""
-        self.lends = self.streams = True
-        self.let_go()
+    def waits_for_something(self, now, patience):
+        """Whether its call runs for so long and used next to nothing of the processor."""
+        if self.began is None or now - self.began < patience:
+            return False
+        try:
+            used = time.clock_gettime(self.worker.clock) - self.used
+        except OSError:  # the thread has ended
+            return True
+        return used < (now - self.began) / 10
 
     def close(self):
         """The request has ended. What it still runs is waited for, by the thread and not by the caller."""
         self.over = True
-        self.let_go()
-
-    def let_go(self):
         with self.pool.lock:
             worker = self.worker
-            if worker is None or self.calls or (worker.in_transaction and not self.over):
+            if worker is None or self.calls:
                 return  # nothing is held; or the last call gives it back
-            if not worker.in_transaction and not worker.chores:
+            if not worker.unclean:
                 self.pool.given_back(self)
                 return
         self.submit(lambda: None)
@@ -268,7 +296,7 @@ def run_reading(loop, context, function, args, kwargs):
 
 
 def settle(request, future, how, outcome):
-    if request.at_work and future.get_loop() is request.loop:
+    if request.has_slot and future.get_loop() is request.loop:
         request.loop.call_later(GRACE, request.rests)
     if how is not None and not future.cancelled():
         how(outcome)
@@ -299,15 +327,46 @@ class Bridge(sync.CurrentThreadExecutor):
         return future
 
 
+class ClosingExecutor(ThreadPoolExecutor):
+    """An event loop's default executor, for asyncio.to_thread() and sync_to_async(thread_sensitive=False).
+
+    No request ends on its threads, so nothing of Django closes their connections: here each call does.
+    """
+
+    def __init__(self):
+        super().__init__(thread_name_prefix="asyncio")
+
+    def submit(self, function, /, *args, **kwargs):
+        return super().submit(call_and_close, function, *args, **kwargs)
+
+
+def call_and_close(function, /, *args, **kwargs):
+    try:
+        return function(*args, **kwargs)
+    finally:
+        if settings.configured:  # an application need not be Django's
+            for connection in connections.all(initialized_only=True):
+                close(connection)
+
+
+def close(connection):
+    # within a transaction Django's close() keeps the dead connection, for its end to be noticed
+    connection.in_atomic_block = connection.closed_in_transaction = False
+    with contextlib.suppress(Exception):
+        connection.close()
+
+
 class Pool:
     def __init__(self, limit):
         self.limit = limit
         self.lock = threading.Lock()
         self.size = self.taken = 0
-        self.running = 0  # requests at work: a call runs, or has ended just now
+        self.running = set()  # the requests that have a slot: a call runs, or has ended just now
         self.free = []  # the last used is the first taken, so that the others' connections grow old
         self.waiting = deque()
         self.waited = 0.0
+        self.watching = None  # the event loop that looks for calls that wait, while requests want their slots
+        self.looked = (0.0, 0.0)  # the time and the process's processor time at the last look
 
     async def until_the_loop_ends(self):
         """The server closes what is left of its async generators before its loop ends."""
@@ -322,18 +381,38 @@ class Pool:
             for worker in ended:
                 worker.thread.join(1)
 
+    def hand_off(self):
+        """Give the slots of calls that wait for something to requests that wait for a slot."""
+        now, used = time.monotonic(), time.process_time()
+        with self.lock:
+            busy = used - self.looked[1] > 0.7 * (now - self.looked[0])
+            self.looked = now, used
+            patience = HANDOFF_BUSY if busy else HANDOFF
+            for request in [one for one in self.running if one.waits_for_something(now, patience)]:
+                request.give_slot()
+            loop, self.watching = self.watching, None
+            if self.waiting:
+                self.watch_from(loop)
+
     # All of these with the lock held.
+
+    def watch_from(self, loop):
+        """Look after a while; one look at a time is under way."""
+        if self.watching is None or self.watching.is_closed():
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                loop.call_soon_threadsafe(loop.call_later, HANDOFF, self.hand_off)
+                self.watching = loop
 
     def enter(self, calls):
         """Whether it has a thread now."""
-        if self.running >= self.limit or not (self.free or self.size < self.limit * HELD):
+        if len(self.running) >= self.limit or not (self.free or self.size < MOST):
             return False
         if not self.free:
             self.free.append(Worker(self))  # which may fail, for want of memory
             self.size += 1
         calls.worker = self.free.pop()
         calls.worker.held = True
-        calls.works()
+        calls.take_slot()
         self.taken += 1
         return True
 
@@ -343,11 +422,13 @@ class Pool:
             self.given_back(calls)
 
     def given_back(self, calls):
-        self.running -= calls.at_work
-        calls.worker.held = calls.at_work = False
+        calls.worker.held = False
         self.free.append(calls.worker)
         calls.worker, calls.begun = None, False
-        self.serve()
+        if calls.has_slot:
+            calls.give_slot()
+        else:
+            self.serve()
 
     def serve(self):
         """Lets in who waits, as many as may."""
@@ -362,6 +443,21 @@ class Pool:
 
 def obsolete(connection):
     return connection.close_at is not None and time.monotonic() >= connection.close_at
+
+
+def untouched(connection):
+    """Whether nobody would notice that it was closed between two calls of a request."""
+    return not (transaction_is_open(connection) or sessions.altered(connection))
+
+
+def needs_cleaning(connection):
+    return (
+        connection.errors_occurred
+        or connection.queries_log
+        or obsolete(connection)
+        or sessions.altered(connection)
+        or transaction_is_open(connection)
+    )
 
 
 def hung_up(connection):
@@ -386,9 +482,18 @@ def transaction_is_open(connection):
     return getattr(driver, "transaction_status", IDLE) != IDLE
 
 
-def remember(sender, connection, **kwargs):
-    if own.request and connection not in own.request.worker.connections:
-        own.request.worker.connections.append(connection)
+def follow_connections():
+    """Remember the connections of each thread; not by Django's signal, whose receivers agents report."""
+    connect = BaseDatabaseWrapper.connect
+
+    @functools.wraps(connect)
+    def connect_and_remember(connection):
+        connect(connection)
+        if own.request and connection not in own.request.worker.connections:
+            sessions.watch(connection)
+            own.request.worker.connections.append(connection)
+
+    BaseDatabaseWrapper.connect = connect_and_remember
 
 
 pool = None
@@ -399,7 +504,7 @@ def open_pool():
     global pool
     if pool is None:
         pool = Pool(limit())
-        connection_created.connect(remember, dispatch_uid="pergola_runtime.threads")
+        follow_connections()
         sync.CurrentThreadExecutor = Bridge
         query.sync_to_async = sync_to_async
     return pool
@@ -408,6 +513,7 @@ def open_pool():
 def statistics():
     """Seconds and counts since the start. `busy` threads are held by a request, `running` ones at work."""
     found = pool or Pool(limit())
-    counted = {name: getattr(found, name) for name in ("size", "limit", "running", "taken")}
+    counted = {name: getattr(found, name) for name in ("size", "limit", "taken")}
+    counted["running"] = len(found.running)
     busy, waiting = found.size - len(found.free), len(found.waiting)
     return counted | {"busy": busy, "waiting": waiting, "waited_seconds": found.waited}

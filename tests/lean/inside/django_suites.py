@@ -62,7 +62,7 @@ def be_lean():
             base.import_string = import_string
 
     def counted_in_place(path):
-        middleware = in_place(path)
+        middleware = in_place(import_string)(path)
         count("in_place", middleware is not import_string(path))
         return middleware
 

@@ -29,6 +29,8 @@ def start(**environment):
     ("environment", "handler"),
     [
         ({}, "LeanHandler"),
+        ({"PERGOLA_HANDLER": "auto"}, "LeanHandler"),
+        ({"PERGOLA_HANDLER": "auto", "LEAN_AGE": "600"}, "ASGIHandler"),
         ({"PERGOLA_HANDLER": "lean"}, "LeanHandler"),
         ({"PERGOLA_HANDLER": "django"}, "ASGIHandler"),
     ],
@@ -41,10 +43,10 @@ def test_the_environment_names_the_handler(environment, handler):
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"PERGOLA_HANDLER": "foo"}, "PERGOLA_HANDLER=foo is neither lean nor django: set app_handler"),
+        ({"PERGOLA_HANDLER": "foo"}, "PERGOLA_HANDLER=foo is not auto, lean or django: set app_handler"),
         ({"PERGOLA_THREADS": "0"}, "PERGOLA_THREADS=0 is no whole number from 1 on: set app_threads"),
         ({"PERGOLA_THREADS": "many"}, "PERGOLA_THREADS=many is no whole number from 1 on: set app_threads"),
-        ({"LEAN_AGE": "60"}, "CONN_MAX_AGE=60 is more than 10 seconds"),
+        ({"PERGOLA_HANDLER": "lean", "LEAN_AGE": "60"}, "CONN_MAX_AGE=60 is more than 10 seconds"),
         ({"LEAN_URLS": "nowhere"}, "No module named 'nowhere'"),
     ],
 )
@@ -54,20 +56,39 @@ def test_what_cannot_work_is_refused_when_it_is_loaded_in_one_line(environment, 
     assert said in done.stderr.splitlines()[-1]
 
 
-def test_packages_that_are_too_old_for_it_are_served_as_ever(django, monkeypatch, caplog):
-    import asgiref.sync
+@pytest.mark.parametrize(
+    ("package", "found", "tested"),
+    [
+        ("Django", "5.1.9", False),
+        ("Django", "5.2", True),
+        ("Django", "6.1.3", True),
+        ("Django", "6.2a1", False),
+        ("Django", "7.0", False),
+        ("asgiref", "3.12.1", False),
+        ("asgiref", "3.14.0", False),
+        ("psycopg", "3.4.0", False),
+        ("uvicorn", "1.0.0", False),
+    ],
+)
+def test_versions_that_were_not_tested_are_served_by_djangos_handler(
+    django, monkeypatch, package, found, tested
+):
+    from django.core.exceptions import ImproperlyConfigured
     from pergola_runtime import handler
 
-    class Older(asgiref.sync.ThreadSensitiveContext):
-        def __init__(self):
-            super().__init__()
+    def version(name):
+        return found if name == package else installed(name)
 
-    monkeypatch.setattr(handler, "ThreadSensitiveContext", Older)
-    assert handler.check({}) == "django"
-    assert "is older than 3.13: Django's own handler serves" in caplog.text
-
-    monkeypatch.undo()
-    assert handler.check({}) == "lean"
+    installed = handler.version
+    monkeypatch.setattr(handler, "version", version)
+    chosen, reason = handler.choose({})
+    if tested:
+        assert (chosen, reason) == ("lean", "")
+        return
+    assert chosen == "django"
+    assert reason.startswith(f"{package} {found} is not one of the versions ")
+    with pytest.raises(ImproperlyConfigured, match="or set app_handler to auto or django"):
+        handler.choose({"PERGOLA_HANDLER": "lean"})
 
 
 def test_consumers_calls_have_threads_of_their_own_and_give_them_back(django, monkeypatch):
@@ -75,7 +96,8 @@ def test_consumers_calls_have_threads_of_their_own_and_give_them_back(django, mo
     from pergola_runtime import threads
     from pergola_runtime.handler import consumers
 
-    monkeypatch.setattr(threads, "pool", None)
+    threads.open_pool()
+    monkeypatch.setattr(threads, "pool", threads.Pool(3))
     meeting = threading.Barrier(2)
     autocommit = []
 
@@ -102,10 +124,12 @@ def test_consumers_calls_have_threads_of_their_own_and_give_them_back(django, mo
     assert autocommit == [True] * 6
 
 
-def test_consumers_are_left_alone_with_djangos_handler(django, monkeypatch):
-    from pergola_runtime.handler import consumers
+@pytest.mark.parametrize("tested", [True, False])
+def test_consumers_have_a_context_of_their_own_with_djangos_handler_as_well(django, monkeypatch, tested):
+    from pergola_runtime import handler
 
     monkeypatch.setenv("PERGOLA_HANDLER", "django")
+    monkeypatch.setattr(handler, "untested", lambda: "" if tested else "Django 7.0 is too new")
     found = []
 
     async def consumer(scope, receive, send):
@@ -113,8 +137,14 @@ def test_consumers_are_left_alone_with_djangos_handler(django, monkeypatch):
 
         found.append(SyncToAsync.thread_sensitive_context.get(None))
 
-    asyncio.run(consumers(consumer)({"type": "websocket"}, None, None))
-    assert found == [None]
+    application = handler.consumers(consumer)
+
+    async def go():
+        await asyncio.gather(*(application({"type": "websocket"}, None, None) for _ in range(2)))
+
+    asyncio.run(go())
+    assert None not in found
+    assert len(set(map(id, found))) == 2
 
 
 @pytest.fixture
@@ -162,6 +192,33 @@ def test_what_the_async_pool_does_not_know_is_refused(asyncdb, monkeypatch, opti
 
     with pytest.raises(ImproperlyConfigured, match=f"asyncdb does not know Django's option {option}"):
         asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "statement", ["SET lean.mark = 'x'", "SELECT set_config('lean.mark', 'x', false)", "SELECT pg_advisory_lock(7)"]
+)
+def test_the_async_pool_does_not_use_a_session_that_was_altered(asyncdb, monkeypatch, statement):
+    from django.db import connections
+
+    monkeypatch.setitem(connections["default"].settings_dict, "PORT", "5432")
+
+    async def look(*more):
+        async with asyncdb.connection() as database:
+            cursor = await database.execute("SELECT pg_backend_pid(), current_setting('lean.mark', true)")
+            found = await cursor.fetchone()
+            for one in more:
+                await database.execute(one)
+            async with database.transaction():
+                await database.execute("SELECT 1")
+            return found
+
+    async def go():
+        first, second, third = await look(), await look(statement), await look()
+        assert first == second
+        assert third[0] != first[0]
+        assert not third[1]
+
+    asyncio.run(go())
 
 
 def test_the_async_pool_does_not_use_what_the_server_closed(asyncdb):

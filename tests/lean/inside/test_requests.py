@@ -22,7 +22,7 @@ def make(django):
         request = ASGIRequest({"type": "http", "method": "GET", "path": "/", "headers": []}, None)
         request.session = SessionStore()
         vars(request).update(there)
-        for middleware in map(in_place, paths) if paths else [import_string(USERS)]:
+        for middleware in map(in_place(import_string), paths) if paths else [import_string(USERS)]:
             middleware(lambda request: None).process_request(request)
         return request
 
@@ -113,11 +113,12 @@ def test_a_user_who_is_put_there_stays(make):
 @pytest.mark.parametrize("touch", [list, lambda storage: storage.add(20, "said"), lambda storage: None])
 def test_messages_go_to_the_thread_only_to_be_stored(make, touch):
     from django.http import HttpResponse
+    from django.utils.module_loading import import_string
     from pergola_runtime.middleware import in_place
 
     request = make(MESSAGES)
     asked = touch(request._messages) is not None or bool(request._messages._queued_messages)
-    assert bool(in_place(MESSAGES)(lambda request: None).blocks(request, HttpResponse())) is asked
+    assert bool(in_place(import_string)(MESSAGES)(lambda request: None).blocks(request, HttpResponse())) is asked
 
 
 @pytest.mark.parametrize("base", ["object", "django.contrib.messages.storage.fallback.FallbackStorage"])
@@ -132,7 +133,7 @@ def test_what_a_project_put_in_the_place_of_messages_is_always_asked_in_the_thre
 
     request = make(MESSAGES)
     request._messages = Own(request) if "." in base else Own()
-    assert in_place(MESSAGES)(lambda request: None).blocks(request, HttpResponse())
+    assert in_place(import_string)(MESSAGES)(lambda request: None).blocks(request, HttpResponse())
 
 
 @pytest.mark.parametrize("path", ["/hello", "/sync_hello", "/who", "/sync_who", "/count", "/say"])

@@ -17,7 +17,7 @@ from types import ModuleType
 import pytest
 from asgi_client import Client
 from asgiref.local import Local
-from asgiref.sync import ThreadSensitiveContext, async_to_sync, sync_to_async
+from asgiref.sync import SyncToAsync, ThreadSensitiveContext, async_to_sync, sync_to_async
 
 marker = ContextVar("marker", default=None)
 TOLERANCE = 30
@@ -29,7 +29,7 @@ def pool(django, monkeypatch):
     from pergola_runtime import threads
 
     threads.open_pool()
-    monkeypatch.setattr(threads, "HELD", 4)
+    monkeypatch.setattr(threads, "MOST", 12)
     made = threads.Pool(3)
     monkeypatch.setattr(threads, "pool", made)
 
@@ -50,7 +50,7 @@ def few(pool, monkeypatch):
     """No more threads than calls at once."""
     from pergola_runtime import threads
 
-    monkeypatch.setattr(threads, "HELD", 1)
+    monkeypatch.setattr(threads, "MOST", 3)
 
 
 @pytest.fixture
@@ -90,6 +90,13 @@ async def until(condition, message):
 
 def ident():
     return threading.get_ident()
+
+
+def compute(seconds):
+    """Of processor time."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        sum(range(1000))
 
 
 def backend():
@@ -211,7 +218,6 @@ def test_who_is_logged_in_is_one_way_to_the_thread_unless_the_backend_has_its_ow
     async def view(request):
         user, again = await request.auser(), await request.auser()
         assert user is again
-        assert len(pool.free) == pool.size or ways == 2  # Django's own backend only reads
         return respond(user.get_username())
 
     monkeypatch.setattr(settings, "AUTHENTICATION_BACKENDS", [backend])
@@ -252,9 +258,9 @@ def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(se
     order, ticks, at_once = [], [], []
 
     def work(n):
-        at_once.append(pool.running)
-        time.sleep(0.05)
         order.append(n)
+        at_once.append(len(pool.running))
+        compute(0.05)
 
     async def view(request):
         number = len(started)
@@ -277,7 +283,8 @@ def test_more_requests_than_threads_wait_in_turn_while_the_event_loop_runs_on(se
 
     asyncio.run(go())
     assert pool.size == max(at_once) == 3
-    assert [n // 3 for n in order] == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    # threads that are let in at once begin in any order
+    assert all(abs(place - n) < 3 for place, n in enumerate(order)), order
     assert len(ticks) > 12
     assert pool.waited > 0
 
@@ -356,22 +363,19 @@ def count(name):
     return Count(name)
 
 
-def test_a_request_that_only_reads_by_django_holds_no_thread_between_two_calls(serve, pool, django):
+def test_a_request_has_one_thread_from_its_first_read_to_its_end(serve, pool, django):
     from django.contrib.auth.models import User
 
     User.objects.get_or_create(username="read")
 
     async def view(request):
-        for name, read in READS.items():
+        found = set()
+        for read in READS.values():
             await read(User.objects)
-            assert len(pool.free) == pool.size == 1, name
-        first = await sync_to_async(ident)()
-        assert not pool.free
-        await User.objects.acount()
-        assert not pool.free
-        return respond(first == await sync_to_async(ident)())
+            found.add(SyncToAsync.thread_sensitive_context.get()._executor.worker.thread.ident)
+        return respond(found == {await sync_to_async(ident)()})
 
-    assert text(asyncio.run(serve(view)())) == ["True"]
+    assert text(asyncio.run(serve(view)(3))) == ["True"] * 3
 
 
 def test_threads_have_a_bound_beyond_which_requests_wait(resting, pool, directly):
@@ -406,7 +410,7 @@ def test_a_request_goes_on_while_others_have_all_turns(serve, pool):
         one = asyncio.create_task(ask())
         await until(lambda: holding, "it rests")
         more = asyncio.create_task(ask(5, name="others"))
-        await until(lambda: pool.running == 3 and len(pool.waiting) == 2, "all turns are taken")
+        await until(lambda: pool.size - len(pool.free) == 6, "the others wait in threads of their own")
         release.set()
         return text(await one) + text(await more)
 
@@ -580,7 +584,7 @@ def test_a_thread_that_cannot_be_started_costs_one_answer_and_no_more(serve, poo
         return text(await ask(5))
 
     assert asyncio.run(go()) == ["served"] * 5
-    assert pool.running == 0
+    assert not pool.running
 
 
 def test_who_waits_while_no_thread_can_be_started_has_the_next_that_is_given_back(serve, pool, starting):
@@ -598,7 +602,7 @@ def test_who_waits_while_no_thread_can_be_started_has_the_next_that_is_given_bac
         release = asyncio.Event()
         asked = asyncio.create_task(ask(9))
         await until(lambda: len(holding) == 3, "three have a thread")
-        await until(lambda: pool.running == 0, "they wait for something else")
+        await until(lambda: not pool.running, "they wait for something else")
         assert len(pool.waiting) == 6
         release.set()
         return text(await asyncio.wait_for(asked, TOLERANCE))
@@ -801,7 +805,7 @@ def test_a_client_that_goes_leaves_the_thread_until_its_call_has_ended(serve, po
     assert answer.status == 0
 
 
-def test_a_client_that_goes_while_it_waits_for_a_thread_takes_none(serve, pool):
+def test_a_client_that_goes_while_it_waits_for_a_thread_takes_none(serve, pool, few):
     def work():
         ran.append(1)
         assert go_on.wait(TOLERANCE)
@@ -855,33 +859,65 @@ def test_nested_calls_and_contexts_do_not_lock_each_other_out(serve, pool):
     assert text(asyncio.run(asyncio.wait_for(ask(30), TOLERANCE))) == ["(1, False)"] * 30
 
 
-def test_a_stream_holds_neither_thread_nor_connection_while_it_waits(serve, pool):
+@pytest.mark.parametrize("session", ["as it was", "altered"])
+def test_a_stream_keeps_its_thread_and_a_connection_only_if_its_session_was_altered(
+    serve, pool, directly, monkeypatch, session
+):
+    from django.db import connection
     from django.http import StreamingHttpResponse
+    from pergola_runtime import threads
 
-    async def parts():
-        yield str((await sync_to_async(backend)())[0])
-        waiting.append(1)
+    class Recorded(threads.Worker):
+        def __init__(self, pool):
+            workers.append(self)
+            super().__init__(pool)
+
+    monkeypatch.setattr(threads, "Worker", Recorded)
+    monkeypatch.setattr(threads, "REST", 0.05)
+    here = threading.local()
+
+    def alter(number):
+        here.number = connection.number = number
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lean.stream', %s, false)", [number])
+
+    def marks():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lean.stream', true)")
+            return here.number, connection.number, cursor.fetchone()[0]
+
+    async def parts(number):
+        waiting.append(number)
         await release.wait()
-        yield str((await sync_to_async(backend)())[0])
+        if session == "altered":
+            yield str(await sync_to_async(marks)() == (number, number, number))
+        else:
+            yield str(bool(await sync_to_async(backend)()))
 
     async def view(request):
-        await sync_to_async(backend)()
-        return StreamingHttpResponse(parts())
+        number = str(len(begun))
+        begun.append(number)
+        await (sync_to_async(alter)(number) if session == "altered" else sync_to_async(backend)())
+        return StreamingHttpResponse(parts(number))
 
-    waiting = []
+    begun, waiting, workers = [], [], []
     ask = serve(view)
+
+    def held():
+        return sum(len(worker.connections) for worker in workers)
 
     async def go():
         nonlocal release
         release = asyncio.Event()
-        streams = asyncio.create_task(ask(20))
-        await until(lambda: len(waiting) == 20, "twenty streams wait")
-        await until(lambda: len(pool.free) == pool.size, "no thread is held")
+        streams = asyncio.create_task(ask(8))
+        await until(lambda: len(waiting) == 8, "the streams wait")
+        assert pool.size - len(pool.free) == 8
+        await until(lambda: held() == (8 if session == "altered" else 0), "their connections are as wanted")
         release.set()
         return await streams
 
     release = None
-    assert all(answer.status == 200 and answer.body for answer in asyncio.run(go()))
+    assert text(asyncio.run(go())) == ["True"] * 8
 
 
 def test_a_task_that_outlives_its_request_goes_on_calling(serve, pool):
@@ -1099,7 +1135,7 @@ def open_transactions(server):
 def test_a_mix_of_everything_leaves_nothing_and_crosses_nothing(mix, pool, server, monkeypatch, held):
     from pergola_runtime import threads
 
-    monkeypatch.setattr(threads, "HELD", held)
+    monkeypatch.setattr(threads, "MOST", 3 * held)
     send, bad = mix
     asyncio.run(send(1000))
     assert not bad, bad[:5]

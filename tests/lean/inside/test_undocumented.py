@@ -138,11 +138,12 @@ def test_settings_are_read_past_what_they_inherit_for_other_lazy_objects(django,
 def test_a_subclass_of_a_projects_own_is_left_as_it_is(django):
     import leansite
     from django.middleware.common import CommonMiddleware
+    from django.utils.module_loading import import_string
     from pergola_runtime import middleware
 
-    assert middleware.in_place("leansite.Mixed") is leansite.Mixed
-    assert middleware.in_place("leansite.OwnCommon") is leansite.OwnCommon
-    ours = middleware.in_place("django.middleware.common.CommonMiddleware")
+    assert middleware.in_place(import_string)("leansite.Mixed") is leansite.Mixed
+    assert middleware.in_place(import_string)("leansite.OwnCommon") is leansite.OwnCommon
+    ours = middleware.in_place(import_string)("django.middleware.common.CommonMiddleware")
     assert ours.__mro__[:3] == (ours, middleware.InPlace, CommonMiddleware)
 
 
