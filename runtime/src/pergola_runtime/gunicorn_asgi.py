@@ -1,8 +1,8 @@
-"""gunicorn's own ASGI worker, which hears a stop that comes while it starts.
+"""gunicorn's own ASGI worker, which also handles a SIGTERM that it receives during startup.
 
-uvloop does not notice a signal that comes before its loop runs. gunicorn's worker hands its signals over to
-the loop before it loads the application: one that is told to stop meanwhile serves on, and is killed after
-the graceful timeout with what it serves. Here the signals are held back until the loop runs.
+uvloop loses a signal that arrives before its loop runs. gunicorn's worker registers its signal handlers with
+the loop before it loads the application. A SIGTERM in between has no effect: the worker goes on serving, and
+is killed after the graceful timeout, with its requests. Here the signals are blocked until the loop runs.
 """
 
 import signal
