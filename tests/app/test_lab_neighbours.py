@@ -139,10 +139,10 @@ async def test_when_the_visitor_goes_the_sleepers_are_sent_home_and_the_turn_is_
         return int(re.search(rb'"asleep": (\d+)', asgi_service.get("/fast/async/", host="lab"))[1])
 
     request = asyncio.create_task(get_asgi_application()(scope, receive, send))
-    await asyncio.to_thread(wait_until, asleep, "somebody to sleep")
+    await asyncio.to_thread(wait_until, asleep, "a request to sleep")
     gone.set()
     await request
-    await asyncio.to_thread(wait_until, lambda: asleep() == 0, "all to be sent home")
+    await asyncio.to_thread(wait_until, lambda: asleep() == 0, "all sleeping requests to be cancelled")
     assert await cache.aget(neighbours.LOCK) == "rest"
 
 

@@ -19,9 +19,9 @@ WORKER, BEAT = "app-worker.service", "app-beat.service"
 # What a killed worker held comes back after the broker's visibility timeout (60 s), one look of the next
 # worker (5 s) or the end of a dead one's lock (20 s); then the job runs, on a machine that may be slow.
 REDELIVERY = 240
-# An undisturbed job: shorter than the visibility timeout, after which a job that was lost comes back.
+# Seconds until a job begins. Less than the visibility timeout (60 s): a lost job would come back after that.
 BEGINS = 55
-ENDS = 120
+ENDS = 120  # seconds until an undisturbed job has ended, its retries included
 # 200 unfinished jobs of ten seconds each are what the sample takes, on two processes at least
 CLOCK = 1200
 TEXT = "포도나무 아래서"

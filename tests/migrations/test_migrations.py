@@ -432,7 +432,7 @@ def test_what_is_cut_off_leaves_no_lock_and_is_done_again(project, ended):
     assert process.returncode != 0
     if ended == "by its time limit":
         assert "not done within 2 s; what was under way is undone" in said
-    wait_until(lambda: not sessions(project), "PostgreSQL to end what nobody waits for")
+    wait_until(lambda: not sessions(project), "PostgreSQL to end the sessions of the process that ended")
     (project.package / "0002_step.py").unlink()
     project.count -= 1
     project.add(ADD_NOTE)
