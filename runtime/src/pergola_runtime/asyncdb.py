@@ -7,7 +7,8 @@
 
 One pool for each event loop, made from DATABASES["default"] at the first use and closed with the loop. A
 connection commits by itself, as Django's does; `async with database.transaction():` is a transaction. It is
-not the ORM's, whose open transaction it does not see. Wants psycopg_pool (the runtime's extra `asyncdb`).
+not the ORM's, whose open transaction it does not see. A connection whose session was altered (sessions.py),
+by SET for instance, is closed and not used again. Wants psycopg_pool (the runtime's extra `asyncdb`).
 """
 
 import asyncio
@@ -16,25 +17,64 @@ from contextlib import asynccontextmanager
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from psycopg import AsyncCursor, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, OperationalError
 from psycopg.errors import FeatureNotSupported
 from psycopg_pool import AsyncConnectionPool
 
-from pergola_runtime import threads
+from pergola_runtime import sessions, threads
 
 pools = weakref.WeakKeyDictionary()
 
 
+# psycopg's exchanges by which transaction() begins and ends
+OF_TRANSACTIONS = ("_enter_gen", "_exit_gen")
+
+
+class Connection(AsyncConnection):
+    """Knows whether its session may differ from what it was after the login (sessions.py)."""
+
+    altered = False
+    harmless = 0
+
+    async def wait(self, exchange, *given, **named):
+        if not self.harmless and exchange.__name__ not in OF_TRANSACTIONS:
+            self.altered = True
+        return await super().wait(exchange, *given, **named)
+
+    async def leave_nothing(self, function, *given, **named):
+        self.harmless += 1
+        try:
+            return await function(*given, **named)
+        finally:
+            self.harmless -= 1
+
+    async def commit(self):
+        await self.leave_nothing(super().commit)
+
+    async def rollback(self):
+        await self.leave_nothing(super().rollback)
+
+
 class Cursor(AsyncCursor):
-    """Asks again, unprepared, where a migration changed a column's type under a prepared statement."""
+    """Repeats a query without a prepared statement if a migration changed a column's type."""
 
     async def execute(self, query, params=None, *, prepare=None, binary=None):
+        if sessions.leaves_nothing(query):
+            return await self.connection.leave_nothing(self.run, query, params, prepare, binary)
+        return await self.run(query, params, prepare, binary)
+
+    async def run(self, query, params, prepare, binary):
         try:
             return await super().execute(query, params, prepare=prepare, binary=binary)
         except FeatureNotSupported:
             if prepare is False or self.connection.info.transaction_status != threads.IDLE:
                 raise
             return await super().execute(query, params, prepare=False, binary=binary)
+
+    async def executemany(self, query, *given, **named):
+        if sessions.leaves_nothing(query):
+            return await self.connection.leave_nothing(super().executemany, query, *given, **named)
+        return await super().executemany(query, *given, **named)
 
 
 @asynccontextmanager
@@ -46,7 +86,7 @@ async def connection():
         await anext(pools[loop][1])
     pool, _ = pools[loop]
     if pool.closed:
-        await pool.open()  # or waits for who opens it
+        await pool.open()  # returns when another task has opened it
     async with pool.connection() as one:
         yield one
 
@@ -62,15 +102,28 @@ def make_pool():
     # psycopg's own number, which Django turns off: PgBouncer keeps prepared statements apart (1.21 on)
     parameters["prepare_threshold"] = parameters.get("prepare_threshold") or 5
     return AsyncConnectionPool(
+        connection_class=Connection,
         kwargs=parameters | {"autocommit": True, "cursor_factory": Cursor},
         min_size=0,
         max_size=threads.limit(),
-        # PgBouncer, told to stop, waits until its clients have gone
+        # an instance of PgBouncer that stops waits until its clients have left
         max_idle=threads.MAX_AGE,
         max_lifetime=threads.MAX_AGE,
+        configure=opened,
         check=alive,
+        reset=close_if_altered,
         open=False,
     )
+
+
+async def opened(one):
+    one.as_opened = sessions.attributes(one)
+
+
+async def close_if_altered(one):
+    """Close a connection whose session was altered, so that no other request uses it."""
+    if one.altered or sessions.attributes(one) != one.as_opened:
+        await one.close()
 
 
 async def alive(one):

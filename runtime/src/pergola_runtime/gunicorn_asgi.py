@@ -12,8 +12,8 @@ from gunicorn.workers.gasgi import ASGIWorker
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 
-class HearingASGIWorker(ASGIWorker):
-    """`gunicorn -k pergola_runtime.gunicorn_asgi.HearingASGIWorker`"""
+class SignalSafeASGIWorker(ASGIWorker):
+    """`gunicorn -k pergola_runtime.gunicorn_asgi.SignalSafeASGIWorker`"""
 
     def init_signals(self):
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)

@@ -1,20 +1,17 @@
-"""Django's ASGI handler, without what it spends on being async.
+"""Django's ASGI handler with threads that serve one request after another.
 
-    from pergola_runtime.handler import get_asgi_application
-
-What it does for a request is what Django does, in the same order; how it gets to a thread is different: only
-where synchronous code really runs, and to one of the worker's own (threads.py). PERGOLA_HANDLER=django in the
-environment gives Django's own handler back.
+It does for a request what Django's handler does, in the same order. Synchronous code runs on a thread of the
+worker process (threads.py) instead of a new one, and a request that has none takes no thread. choice.py
+decides whether this handler serves, or Django's.
 """
 
 import asyncio
 import gc
-import inspect
-import logging
 import os
+import weakref
 from contextlib import closing
 from contextvars import copy_context
-from importlib.metadata import version
+from types import MethodType
 
 import django
 from asgiref.sync import AsyncToSync, SyncToAsync, ThreadSensitiveContext, sync_to_async
@@ -25,23 +22,30 @@ from django.core.exceptions import ImproperlyConfigured, RequestAborted
 from django.core.handlers import asgi as handlers
 from django.core.handlers import base
 from django.db import close_old_connections, connections, reset_queries
+from django.dispatch import Signal, dispatcher
 from django.http import HttpResponseBase
+from django.http import response as responses
 from django.urls import include, set_script_prefix, set_urlconf
-from django.utils.module_loading import import_string
 
-from pergola_runtime import threads
-from pergola_runtime.middleware import in_place, let_go
+from pergola_runtime import choice, threads
+from pergola_runtime.middleware import break_cycles, in_place
+from pergola_runtime.rediscache import limit_connections
 
-# seconds; to listen costs as much as a short answer, and what is nearly answered needs no cancelling
+# Seconds before watching for a client's disconnect. Watching costs as much as serving a short response, and
+# most requests are answered earlier.
 LISTEN_AFTER = 0.2
 
-# Django's own receivers at both ends of a request. They look at the connections of the thread they run in;
-# threads.py does their work in the thread that has some.
+# Django's own receivers of request_started and request_finished. They act on the connections of the thread
+# that they run in; threads.py does their work in the thread that has the request's connections.
 AT_REST = {reset_queries, close_old_connections, close_caches, base.reset_urlconf}
 
 
 class RequestContext(ThreadSensitiveContext):
-    """Lets a task that outlives its request go on calling, as Django does: a thread for each call."""
+    """A request's context for asgiref; a task that outlives the request can still call synchronous code."""
+
+    def __init__(self, executor):
+        super().__init__(executor=executor)
+        executor.context = weakref.ref(self)
 
     async def __aexit__(self, *exception):
         await super().__aexit__(*exception)
@@ -50,44 +54,50 @@ class RequestContext(ThreadSensitiveContext):
 
 
 class LeanHandler(handlers.ASGIHandler):
+    # monitoring agents name a transaction that reached no view after the handler's class
+    __module__, __qualname__ = handlers.ASGIHandler.__module__, handlers.ASGIHandler.__qualname__
+
     def __init__(self):
         self.pool = threads.open_pool()
         self.end = None
-        self.quiet = {}  # the receivers of a signal, when nobody but Django was among them
-        # the signals'; receivers may have named Django's
+        self.quiet = {}  # signal: its receivers, when all of them were Django's
+        # the sender of signals: projects connect receivers with sender=ASGIHandler
         self.sender = handlers.ASGIHandler if type(self) is LeanHandler else type(self)
         self.caches_close = copy_context().run(caches_close)
         super().__init__()
 
     def load_middleware(self, is_async=False):
-        base.import_string = in_place  # by which Django loads middleware, and nothing else
+        """Django's, with subclasses of ours for Django's own middleware.
+
+        An agent's import_string() still imports.
+        """
+        imports = base.import_string  # Django uses it here for middleware alone
+        base.import_string = in_place(imports)
         try:
             super().load_middleware(is_async)
         finally:
-            base.import_string = import_string
+            base.import_string = imports
 
-    async def __call__(self, scope, receive, send):
-        if scope["type"] != "http":
-            raise ValueError(f"Django can only handle ASGI/HTTP connections, not {scope['type']}.")
+    async def handle(self, scope, receive, send):
         if getattr(AsyncToSync.executors, "current", None) is not None:
-            # asked by synchronous code, another request's or a test's: in its thread and its transaction
-            async with ThreadSensitiveContext():
-                await super().handle(scope, receive, send)
+            # called by synchronous code, of another request or of a test: stay in its thread and transaction
+            await super().handle(scope, receive, send)
             return
         if self.end is None:
             self.end = self.pool.until_the_loop_ends()
             await anext(self.end)
         with closing(threads.Calls(self.pool)) as calls:
-            async with RequestContext(executor=calls):
-                await self.handle(scope, receive, send, calls)
+            async with RequestContext(calls):
+                await self.serve(scope, receive, send, calls)
 
-    async def handle(self, scope, receive, send, calls):
+    async def serve(self, scope, receive, send, calls):
+        """Do what ASGIHandler.handle() does."""
         try:
             body = await self.read_body(receive)
         except RequestAborted:
             return
         with closing(body):
-            set_script_prefix(handlers.get_script_prefix(scope))  # not there before Django 5
+            set_script_prefix(handlers.get_script_prefix(scope))
             if not self.at_rest(signals.request_started):
                 await signals.request_started.asend(sender=self.sender, scope=scope)
             request, response = self.create_request(scope, body)
@@ -99,24 +109,27 @@ class LeanHandler(handlers.ASGIHandler):
             try:
                 response = await self.run_get_response(request)
                 response._handler_class = self.sender
-                if response.streaming:
-                    calls.lend()
                 await self.send_response(response, send)
             except asyncio.CancelledError:
-                AsyncToSync.executors.current = None  # a call that was cancelled brought its thread's back
+                AsyncToSync.executors.current = (
+                    None  # a cancelled call leaves its thread's executor in this context
+                )
                 if not disconnect.cancelled:
-                    raise  # somebody else wants this task to end
+                    raise  # cancelled by something else than the client's disconnect
             finally:
                 disconnect.stop()
             if response is not None:
                 await self.close(response, request, calls)
             elif (calls.worker and calls.calls) or not self.at_rest(signals.request_finished):
-                # behind what still runs in the request's thread, which may read the body
+                # queued after the calls that still run in the request's thread, which may read the body
                 await signals.request_finished.asend(sender=self.sender)
-            let_go(request)
+            break_cycles(request)
 
     def at_rest(self, signal):
-        """Whether nobody but Django listens to this signal."""
+        """Whether all receivers of this signal are Django's own, and no agent has patched what sends it."""
+        sent_by = Signal.asend, Signal.send, Signal._live_receivers
+        if not all(threads.is_defined_in(dispatcher, function) for function in sent_by):
+            return False
         if (listed := [*signal.receivers]) != self.quiet.get(signal):
             synchronous, asynchronous = signal._live_receivers(self.sender)
             if asynchronous or not AT_REST.issuperset(synchronous):
@@ -125,18 +138,20 @@ class LeanHandler(handlers.ASGIHandler):
         return True
 
     async def close(self, response, request, calls):
-        """In place where it closes nothing; `request` is among the closers."""
+        """Close the response: without a thread where there is nothing to close besides the request."""
         if (
-            not calls.calls  # what still runs in the request's thread may read the body
+            not calls.calls  # a call that still runs in the request's thread may read the body
             and response._resource_closers == [request.close]
-            and getattr(response.close, "__func__", None) is HttpResponseBase.close
+            and type(response.close) is MethodType
+            and response.close.__func__ is HttpResponseBase.close
+            and threads.is_defined_in(responses, HttpResponseBase.close)
             and getattr(request.close, "__func__", None) is handlers.ASGIRequest.close
             and not getattr(request, "_files", None)
             and not getattr(request._stream, "_rolled", False)
             and self.at_rest(signals.request_finished)
             and not (self.caches_close and any(caches.all(initialized_only=True)))
         ):
-            # what response.close() does, but for telling Django's own receivers, of which one has work here
+            # What response.close() does, except for the signal: of Django's own receivers one has work here.
             request.close()
             response._resource_closers.clear()
             response.closed = True
@@ -146,22 +161,35 @@ class LeanHandler(handlers.ASGIHandler):
 
 
 def caches_close():
-    """Whether one has anything to close. To be asked in a context of its own, or requests inherit them."""
+    """Whether any cache has something to close.
+
+    Call it in a context of its own, or requests inherit the caches.
+    """
     try:
         return any(type(cache).close is not BaseCache.close for cache in caches.all())
-    except InvalidCacheBackendError:  # one that nobody may ask
+    except InvalidCacheBackendError:  # of a cache that the project never uses
         return True
 
 
+def is_uvicorns(receive):
+    """Whether `receive` is the server's own. An agent's reports each call of it."""
+    return type(receive) is MethodType and type(receive.__self__).__module__.startswith("uvicorn.")
+
+
 class Disconnect:
-    """Cancels the task of a request whose client goes. Most have their answer before it begins to listen."""
+    """Cancels the task of a request whose client disconnects."""
 
     def __init__(self, listen, receive):
         self.listen = listen
         self.receive = receive
         self.request = asyncio.current_task()
         self.cancelled = self.error = self.listener = None
-        self.soon = asyncio.get_running_loop().call_later(LISTEN_AFTER, self.start)
+        self.loop = asyncio.get_running_loop()
+        self.soon = None
+        if is_uvicorns(receive):
+            self.soon = self.loop.call_later(LISTEN_AFTER, self.start)
+        else:  # an agent reports each call of it, and Django calls it at once
+            self.start()
 
     def start(self):
         self.listener = asyncio.ensure_future(self.run())
@@ -174,85 +202,90 @@ class Disconnect:
         self.cancelled = bool(self.request and self.request.cancel())
 
     def stop(self):
-        self.soon.cancel()
+        if self.soon is not None:
+            self.soon.cancel()
         request, listener = self.request, self.listener
-        self.soon = self.request = self.listener = None  # a circle, which the garbage collector would search
+        self.soon = self.request = self.listener = (
+            None  # or this object and the task would be a reference cycle
+        )
         if self.cancelled:
             request.uncancel()
             if self.error:
                 raise self.error
+        elif listener is not None and django.VERSION < (6, 1):
+            # As in Django before 6.1: the server's receive() returns first, which an agent reports.
+            self.loop.call_soon(listener.cancel)
         elif listener is not None:
             listener.cancel()
 
 
 def consumers(application):
-    """A WebSocket's calls, each in a thread for its own time: as it is, one thread serves a whole process."""
-    theirs = os.environ.get("PERGOLA_HANDLER") == "django" or too_old()
+    """The application, whose WebSocket consumers each have a thread context of their own.
+
+    Without one, the synchronous calls of all consumers of a process run on one thread, one after another.
+    """
+    # an application need not be Django's
+    ours = settings.configured and choice.choose()[0] == "lean"
 
     async def serve(scope, receive, send):
-        if scope["type"] == "http" or theirs:
+        if scope["type"] != "websocket":
             await application(scope, receive, send)
+        elif ours:
+            with closing(threads.Calls(threads.open_pool(), most=threads.SOCKETS)) as calls:
+                async with RequestContext(calls):
+                    await application(scope, receive, send)
         else:
-            async with RequestContext(executor=threads.Calls(threads.open_pool(), over=True)):
+            async with ThreadSensitiveContext():
                 await application(scope, receive, send)
 
     return serve
 
 
-def too_old():
-    """What of an application's packages is older than what this handler was proved with."""
-    if django.VERSION < (5, 2):
-        return f"Django {django.get_version()} is older than 5.2"
-    if "executor" not in inspect.signature(ThreadSensitiveContext).parameters:
-        return f"asgiref {version('asgiref')} is older than 3.13"
-    return None
-
-
-def check(environ=os.environ):
-    """Refuses what cannot work, when the application is loaded: before a release takes traffic."""
-    chosen = environ.get("PERGOLA_HANDLER") or "lean"
-    if chosen not in ("lean", "django"):
-        raise ImproperlyConfigured(f"PERGOLA_HANDLER={chosen} is neither lean nor django: set app_handler")
-    if chosen == "lean" and (old := too_old()):
-        logging.getLogger(__name__).warning("%s: Django's own handler serves", old)
-        return "django"
-    if chosen == "lean":
-        threads.limit(environ)
-        for alias, database in settings.DATABASES.items():
-            age = database.get("CONN_MAX_AGE", 0)
-            if age is None or age > threads.MAX_AGE:
-                raise ImproperlyConfigured(
-                    f"DATABASES[{alias!r}]: CONN_MAX_AGE={age} is more than {threads.MAX_AGE} seconds, for "
-                    f"which a restart of PgBouncer would wait: set {threads.MAX_AGE} or less"
-                )
-    return chosen
-
-
 def keep_connections(environ=os.environ):
-    """Not in the project's settings, which Celery reads as well: nobody ends idle connections there."""
+    """Set the age of kept connections.
+
+    Not in the project's settings: in Celery nothing closes idle connections.
+    """
     age = environ.get("PERGOLA_CONN_MAX_AGE") or "0"
     if not age.isdecimal() or int(age) > threads.MAX_AGE:
         raise ImproperlyConfigured(
-            f"PERGOLA_CONN_MAX_AGE={age} is no whole number from 0 to {threads.MAX_AGE}: set app_conn_max_age"
+            f"PERGOLA_CONN_MAX_AGE={age} is not a whole number from 0 to {threads.MAX_AGE}: "
+            "set app_conn_max_age"
         )
     default = connections.settings.get("default", {})
     if not default.get("CONN_MAX_AGE") and not default.get("OPTIONS", {}).get("pool"):
         default["CONN_MAX_AGE"] = int(age)
 
 
-def get_asgi_application():
-    if check() == "django":
-        return asgi.get_asgi_application()
-    django.setup(set_prefix=False)
-    keep_connections()
+def install():
+    """Let Django's get_asgi_application() return the handler that `choice` chooses; limit Redis."""
+    asgi.ASGIHandler = make_handler
+    limit_connections()
+
+
+def make_handler():
+    """Return the handler that `choice` chooses, in place of ASGIHandler()."""
+    chosen, reason = choice.choose()
+    choice.report(chosen, reason)
+    if chosen == "django":
+        return handlers.ASGIHandler()
     handler = LeanHandler()
-    include(settings.ROOT_URLCONF)  # or the first request loads all views, and what else runs waits for it
-    # a request reads some fifty settings, each through a method that looks for what LazySettings has not
+    keep_connections()
+    include(settings.ROOT_URLCONF)  # or the first request loads all views, and the others wait for it
+    # A request reads some fifty settings, each through a method that looks for names that LazySettings does
+    # not have.
     LazySettings.__getattribute__ = object.__getattribute__
-    # What is loaded by now stays: the garbage collector need not look at it again and again. Nor at what is
-    # under way so often: 200 fan-outs at once took a fourteenth less. (!) No larger number: what projects
-    # put on a request may be a circle, and some 400 requests wait for the collector, with their bodies.
+    # What is loaded by now stays: the garbage collector need not look at it again. Nor at the objects of
+    # requests in progress so often: 200 fan-outs at once took a fourteenth less. (!) No larger number: what
+    # projects put on a request may be a reference cycle, and some 400 requests wait for the collector, with
+    # their bodies.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
     return handler
+
+
+def get_asgi_application():
+    """Django's function, which agents patch; the handler is the one that `choice` chooses."""
+    install()
+    return asgi.get_asgi_application()
