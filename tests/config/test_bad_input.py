@@ -35,7 +35,10 @@ APPLICATIONS = [
         "app_runtime is false, and app_http_server is granian, which takes systemd's socket by",
     ),
     ({"app_http_server": "apache"}, "must be one of: gunicorn, gunicorn-asgi, uvicorn, hypercorn, gran"),
-    ({"app_handler": "fast"}, "app_handler is 'fast': value of app_handler must be one of: lean, django"),
+    (
+        {"app_handler": "fast"},
+        "app_handler is 'fast': value of app_handler must be one of: auto, lean, django",
+    ),
     ({"app_threads": 0}, "app_threads is 0: synchronous code needs a thread, so write 1 or more"),
     ({"app_static_url": "static/"}, "app_static_url is 'static/': write it as a path such as /static/"),
     ({"app_media_url": "/"}, "app_media_url is '/': write it as a path such as /media/, or empty"),

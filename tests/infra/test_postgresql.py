@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 
@@ -140,3 +141,58 @@ def test_nobody_but_the_application_and_postgres_may_connect_to_its_database(hos
     access = ask(host, f"SELECT datacl FROM pg_database WHERE datname = '{settings['database_name']}'")  # noqa: S608
     grantees = {entry.split("=")[0] for entry in access.strip("{}").split(",")}
     assert grantees == {settings["database_user"]}
+
+
+LIMITS = """
+import json, os
+import psycopg
+
+NAMES = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "temp_file_limit")
+
+def shown(url):
+    with psycopg.connect(os.environ[url], autocommit=True) as one:
+        return [one.execute(f"SHOW {name}").fetchone()[0] for name in NAMES]
+
+print(json.dumps({url: shown(url) for url in ("DATABASE_URL", "DATABASE_DIRECT_URL")}))
+"""
+
+
+@pytest.mark.hosts("web")
+def test_the_applications_user_has_limits(probe, settings):
+    """Through PgBouncer all of them; directly a migration may take its time."""
+    found = probe(LIMITS)
+    timeouts = [settings["database_statement_timeout"], settings["database_transaction_timeout"]]
+    others = [
+        settings["database_idle_transaction_timeout"].replace("60s", "1min"),
+        settings["database_temporary_files"],
+    ]
+    assert found["DATABASE_URL"] == [*timeouts, *others]
+    assert found["DATABASE_DIRECT_URL"] == ["0", "0", *others]
+
+
+def test_the_applications_user_leaves_connections_for_people(host, settings):
+    said = ask(host, "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolcanlogin")
+    limits = dict(line.split("|") for line in said.splitlines())
+    assert int(limits[settings["database_user"]]) == settings["postgresql_max_connections"] - 10
+
+
+def test_the_log_names_the_user_and_the_database_of_each_connection(host):
+    ask(host, "SELECT 1")
+    said = host.check_output("journalctl --no-pager --output=cat --unit='postgresql@*' --lines=50")
+    assert re.search(r"postgres@postgres LOG:  connection authorized: user=postgres database=postgres", said)
+
+
+def test_an_icu_locale_sorts_as_people_do(host):
+    """With the options that a cluster of database_locale: en is made with (createcluster.conf)."""
+    place = "/var/lib/postgresql/test-icu"
+    command = (
+        f"rm -rf {place} && /usr/lib/postgresql/17/bin/initdb --pgdata={place} --no-sync --encoding=UTF8"
+        " --locale=C.UTF-8 --locale-provider=icu --icu-locale=en >/dev/null"
+        f' && echo "$ORDER" | /usr/lib/postgresql/17/bin/postgres --single -D {place} postgres'
+    )
+    order = "SELECT string_agg(w, ' ' ORDER BY w) FROM unnest('{Eve,Zoe,anna,zebra,Änne}'::text[]) w"
+    try:
+        said = host.check_output("ORDER=%s runuser -u postgres -- sh -c %s", order, command)
+    finally:
+        host.run(f"rm -rf {place}")
+    assert "anna Änne Eve zebra Zoe" in said

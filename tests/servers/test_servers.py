@@ -113,7 +113,7 @@ def test_what_was_set_is_what_runs(served, replica):
     unit = unit_of(replica)
     command = replica.run(f"tr '\\0' ' ' </proc/$(systemctl show -P MainPID {unit})/cmdline")
     assert re.search(rf"\b{served.server.split('-')[0]}\b", command)
-    assert ("HearingASGIWorker" in command) == (served.server == "gunicorn-asgi")
+    assert ("SignalSafeASGIWorker" in command) == (served.server == "gunicorn-asgi")
     handler = replica.run(f"tr '\\0' '\\n' </proc/$(systemctl show -P MainPID {unit})/environ")
     assert f"PERGOLA_HANDLER={served.handler}" in handler
     age = re.search(r"^PERGOLA_CONN_MAX_AGE=(\d+)", handler, re.M)[1]

@@ -1,0 +1,88 @@
+"""Log lines with the id of their request, and of a length that a client cannot choose.
+
+    LOGGING = {"formatters": {"plain": {"()": "pergola_runtime.logs.Formatter"}}, ...}
+
+nginx makes an id for each request, writes it into its access log and sends it as X-Request-Id
+(behind_nginx.py). follow_jobs() hands it on to the tasks that the request sends.
+"""
+
+import logging
+from contextvars import ContextVar
+
+request_id = ContextVar("request_id", default="-")
+
+LINE = 1000  # characters
+RECORD = 3000  # bytes of a record, a traceback included: with nginx's line, a request writes less than 6 kB
+
+
+def cut(text):
+    return text if len(text) <= LINE else f"{text[:LINE]}... ({len(text)} characters)"
+
+
+def utf8(text):
+    """The text's bytes. A client's text may have what UTF-8 has not, such as half of a surrogate pair."""
+    return text.encode(errors="backslashreplace")
+
+
+class Formatter(logging.Formatter):
+    """logging.Formatter for lines of limited length. `%(request_id)s` is the id of the record's request.
+
+    A long record keeps the beginning of its message and the end of its traceback, which names the error.
+    """
+
+    def __init__(self, fmt="%(levelname)s %(name)s [%(request_id)s]: %(message)s", **named):
+        super().__init__(fmt, **named)
+
+    def format(self, record):
+        record.request_id = getattr(record, "request_id", None) or request_id.get()
+        lines = [cut(line) for line in super().format(record).splitlines()]
+        whole = utf8("\n".join(lines))
+        if len(whole) <= RECORD:
+            return whole.decode()
+        first = utf8(lines[0])[:LINE]
+        rest = utf8("\n".join(lines[1:]))[len(first) + 20 - RECORD :]
+        kept = [first, b"...", rest] if rest else [first]
+        return b"\n".join(kept).decode(errors="ignore")
+
+
+class TaskFormatter(Formatter):
+    """For the loggers of Celery's tasks: with the task's name and id."""
+
+    def __init__(self):
+        super().__init__("%(levelname)s %(task_name)s[%(task_id)s] [%(request_id)s]: %(message)s")
+
+    def format(self, record):
+        from celery import current_task
+
+        record.task_name = current_task.name if current_task else "-"
+        record.task_id = current_task.request.id if current_task else "-"
+        return super().format(record)
+
+
+def follow_jobs():
+    """Give the log lines of a Celery task the id of the request that sent it.
+
+    Call it where tasks are sent and run. A worker's log has the formats above, unless
+    the project sets its own.
+    """
+    from celery import signals
+    from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT, DEFAULT_TASK_LOG_FMT
+
+    # a project's own formats stay
+    formats = {DEFAULT_PROCESS_LOG_FMT: Formatter(), DEFAULT_TASK_LOG_FMT: TaskFormatter()}
+
+    @signals.before_task_publish.connect(weak=False)
+    def send_id(headers=None, **_):
+        headers.setdefault("request_id", request_id.get())
+
+    @signals.task_prerun.connect(weak=False)
+    def take_id(task=None, **_):
+        if not task.request.called_directly and not task.request.is_eager:
+            request_id.set(getattr(task.request, "request_id", None) or "-")
+
+    @signals.after_setup_logger.connect(weak=False)
+    @signals.after_setup_task_logger.connect(weak=False)
+    def format_log(logger=None, format=None, **_):
+        if format in formats:
+            for handler in logger.handlers:
+                handler.setFormatter(formats[format])
