@@ -72,9 +72,16 @@ def run(host, name):
     return journal(host, f"_SYSTEMD_INVOCATION_ID={invocation}")
 
 
+def ended(host, name):
+    """Whether no run of the timer's service is under way."""
+    return host.check_output("systemctl show -P ActiveState %s", f"app-{name}.service") != "activating"
+
+
 @contextlib.contextmanager
 def work_to_do(host, name):
-    with stopped(host, f"app-{name}.timer"):  # lest it strikes meanwhile
+    with stopped(host, f"app-{name}.timer"):
+        # it may have started a run right before
+        wait_until(lambda: ended(host, name), "the timer's own run to end")
         try:
             assert not is_done(host, name, f"{WORK[name][0]}; {forget(name)}")
             yield
