@@ -1,6 +1,14 @@
-"""As the sample's: HTTP to Django, WebSockets to Channels. PERGOLA_HANDLER says whose handler it is."""
+"""As the sample's: HTTP to Django, WebSockets to Channels. PERGOLA_HANDLER says whose handler it is.
 
-from pergola_runtime.handler import get_asgi_application
+Django's own is taken from Django, as pergola_runtime limits the connections to Redis under both.
+"""
+
+import os
+
+if os.environ.get("PERGOLA_HANDLER") == "django":
+    from django.core.asgi import get_asgi_application
+else:
+    from pergola_runtime.choice import get_asgi_application
 
 http = get_asgi_application()
 

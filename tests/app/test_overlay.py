@@ -1,5 +1,6 @@
 """A project that knows nothing of Pergola gets what production needs by pergola_runtime.settings."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,10 +105,10 @@ def test_django_finds_nothing_to_say_before_a_deploy(project):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_project_without_asgi_is_served_by_djangos_own(project):
-    done = run(project, "-m", "gunicorn", "--check-config", "pergola_runtime.asgi:application")
+def test_a_project_without_asgi_gets_the_handler_that_is_chosen(project):
+    done = run(project, "-m", "gunicorn", "--check-config", "pergola_runtime.serving:application")
     assert done.returncode == 0, done.stderr
-    assert run(project, "-m", "pergola_runtime.overlay", "pergola_runtime.asgi:application").returncode == 0
+    assert "pergola_runtime's handler serves" in done.stderr
 
 
 def test_an_application_that_insists_on_settings_of_its_own_is_refused(project):
@@ -160,6 +161,7 @@ def test_the_database_is_reached_through_the_pooler_and_directly():
         "PASSWORD": "p@ss",
         "HOST": "/run/pgbouncer",
         "PORT": "6432",
+        "OPTIONS": {},
         "CONN_MAX_AGE": 0,
         "DISABLE_SERVER_SIDE_CURSORS": True,
     }
@@ -175,6 +177,53 @@ def test_an_engine_of_its_own_that_is_postgresql_stays():
     engine = "django.contrib.gis.db.backends.postgis"
     set_ = over({"DATABASES": {"default": {"ENGINE": engine, "HOST": "localhost"}}}, ENVIRONMENT)
     assert set_["DATABASES"]["default"]["ENGINE"] == engine
+
+
+def test_what_a_project_wants_of_its_database_stays():
+    own = {
+        "CONN_HEALTH_CHECKS": True,
+        "TEST": {"NAME": "other"},
+        "OPTIONS": {
+            "pool": {"max_size": 4},
+            "isolation_level": 3,
+            "host": "db.example.org",
+            "service": "shop",
+        },
+    }
+    set_ = over({"DATABASES": {"default": own}}, ENVIRONMENT)
+    default, direct = set_["DATABASES"]["default"], set_["DATABASES"]["direct"]
+    assert (default["CONN_HEALTH_CHECKS"], default["TEST"]) == (True, {"NAME": "other"})
+    assert default["OPTIONS"] == {"pool": {"max_size": 4}, "isolation_level": 3}
+    assert direct["OPTIONS"] == {"isolation_level": 3}
+
+
+def test_options_in_the_url_reach_the_driver():
+    url = f"{ENVIRONMENT['DATABASE_DIRECT_URL']}?options=-c%20statement_timeout%3D0"
+    set_ = over({}, ENVIRONMENT | {"DATABASE_DIRECT_URL": url})
+    assert set_["DATABASES"]["direct"]["OPTIONS"] == {"options": "-c statement_timeout=0"}
+
+
+@pytest.mark.parametrize(
+    ("own", "fix"),
+    [
+        (
+            {"OPTIONS": {"options": "-c statement_timeout=5s -c search_path=shop"}},
+            "set database_parameters to {statement_timeout: 5s, search_path: shop} instead, or use the alias",
+        ),
+        ({"OPTIONS": {"assume_role": "clerk"}}, "set database_parameters to {role: clerk} instead"),
+        ({"ENGINE": "django_tenants.postgresql_backend"}, "set pgbouncer_pool_mode to session"),
+        ({"ENGINE": "tenant_schemas.postgresql_backend"}, "set pgbouncer_pool_mode to session"),
+    ],
+)
+def test_what_does_not_work_through_the_pooler_is_refused_with_the_way_around(own, fix):
+    with pytest.raises(SystemExit, match=re.escape(fix)):
+        over({"DATABASES": {"default": own}}, ENVIRONMENT)
+
+
+def test_an_engine_that_needs_its_session_works_with_session_pooling():
+    own = {"ENGINE": "django_tenants.postgresql_backend"}
+    set_ = over({"DATABASES": {"default": own}}, ENVIRONMENT | {"PERGOLA_POOL_MODE": "session"})
+    assert set_["DATABASES"]["default"]["ENGINE"] == own["ENGINE"]
 
 
 REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"

@@ -16,7 +16,6 @@ UNREACHABLE = {"ansible_host": "198.18.0.1", "ansible_ssh_common_args": "-o Conn
 
 IMPOSSIBLE_DOMAINS = ["http://app.example.org", "app_1.example.org", "300.1.1.1", "app", "App.example.org"]
 DOMAINS = {"site_domain": IMPOSSIBLE_DOMAINS[0], "site_aliases": IMPOSSIBLE_DOMAINS[1:]}
-ONE_RELEASE = {"deploy_keep": 1}
 PORT_USED_TWICE = {"redis_port": 6432}
 OPERATOR_KEYS = [
     ([], "site_operator_keys is empty: name at least one SSH public key"),
@@ -35,7 +34,10 @@ APPLICATIONS = [
         "app_runtime is false, and app_http_server is granian, which takes systemd's socket by",
     ),
     ({"app_http_server": "apache"}, "must be one of: gunicorn, gunicorn-asgi, uvicorn, hypercorn, gran"),
-    ({"app_handler": "fast"}, "app_handler is 'fast': value of app_handler must be one of: lean, django"),
+    (
+        {"app_handler": "fast"},
+        "app_handler is 'fast': value of app_handler must be one of: auto, lean, django",
+    ),
     ({"app_threads": 0}, "app_threads is 0: synchronous code needs a thread, so write 1 or more"),
     ({"app_static_url": "static/"}, "app_static_url is 'static/': write it as a path such as /static/"),
     ({"app_media_url": "/"}, "app_media_url is '/': write it as a path such as /media/, or empty"),
@@ -43,13 +45,47 @@ APPLICATIONS = [
     ({"app_media_url": "/m/", "app_media": "none"}, "app_media_url is '/m/' and app_media is 'none': set"),
     ({"app_env": {"APP_SETTINGS_MODULE": "x"}}, "app_env holds APP_SETTINGS_MODULE: names are letters"),
 ]
+# (role: (a setting and its value that the role's preflight.yml refuses, how the message goes on))
+VALUES = {
+    "base": [("base_log_max", "100MB", "write a size as logrotate has it, such as 100M")],
+    "app": [("app_websocket_max_message", 0, "write a number of bytes, such as 1048576")],
+    "deploy": [
+        ("deploy_keep", 1, "the live release and the one to go back to stay, so write 2"),
+        ("deploy_free_mb", -1, "no disk has less than nothing, so write 0 or more"),
+    ],
+    "postgresql": [
+        ("database_locale", "english", "write C.UTF-8, an ICU locale with hyphens such as en or ko-KR"),
+        ("database_statement_timeout", 60, "write a time with its unit, such as 60s or 5min"),
+        ("database_transaction_timeout", "5m", "write a time with its unit, such as 60s or 5min"),
+        ("database_idle_transaction_timeout", "-1", "write a time with its unit, such as 60s or 5min"),
+        ("database_temporary_files", "10G", "write a size with its unit, such as 10GB"),
+    ],
+    "pgbouncer": [
+        ("pgbouncer_instances", 1, "a restart needs one instance that takes over from another, so write 2"),
+        ("pgbouncer_pool_size", 0, "a query needs a server connection, so write 1 or more"),
+        ("pgbouncer_max_clients", 0, "a thread needs a connection, so write 1 or more"),
+    ],
+    "nginx": [
+        ("nginx_limit_requests", 0, "to switch all limits off, set nginx_limit_exempt: [0.0.0.0/0, '::/0']"),
+        ("nginx_limit_burst", -1, "write a number of requests"),
+        ("nginx_limit_connections", 0, "write a number of requests in flight from 1 to 65535"),
+        ("nginx_limit_websockets", 65536, "write a number of WebSockets from 1 to 65535"),
+        ("nginx_limit_exempt", ["everybody"], "write a list of IP addresses and networks, such as"),
+        ("nginx_trusted_proxies", ["0.0.0.0/0"], "write the balancers' own addresses, as every client could"),
+        ("nginx_passed_headers", ["X-Own"], "write a list of headers that nginx removes"),
+        ("nginx_proxy_protocol", True, "write the balancers' addresses into nginx_trusted_proxies as well"),
+    ],
+}
+PARAMETERS = {"database_parameters": {"lock_timeout; DROP TABLE x": "10s"}}
 # (role, task file) that refuses: the bad settings, each of which gets a host of its own in one shared run
 SHARED_RUN = {
     ("preflight", "settings"): [DOMAINS, PORT_USED_TWICE],
     ("base", "preflight"): [{"site_operator_keys": keys} for keys, _ in OPERATOR_KEYS],
     ("app", "preflight"): [*CELERY, *(bad for bad, _ in APPLICATIONS)],
-    ("deploy", "preflight"): [ONE_RELEASE],
+    ("postgresql", "preflight"): [PARAMETERS],
 }
+for ROLE, CASES in VALUES.items():
+    SHARED_RUN.setdefault((ROLE, "preflight"), []).extend({name: value} for name, value, _ in CASES)
 
 
 def refusal(done):
@@ -113,10 +149,13 @@ def test_impossible_domains_are_refused_and_each_is_named(refused):
     ]
 
 
-def test_one_release_alone_leaves_none_to_go_back_to(refused):
-    assert "deploy_keep is 1: the live release and the one to go back to stay, so write 2" in refused(
-        ONE_RELEASE
-    )
+@pytest.mark.parametrize(("name", "value", "fix"), [case for cases in VALUES.values() for case in cases])
+def test_a_value_that_cannot_work_is_refused(refused, name, value, fix):
+    assert re.search(rf"{name} is {re.escape(str(value))}: .*{re.escape(fix)}", refused({name: value}))
+
+
+def test_the_name_of_a_parameter_is_no_statement(refused):
+    assert "database_parameters has 'lock_timeout; DROP TABLE x: 10s': write the name" in refused(PARAMETERS)
 
 
 def test_a_port_used_twice_is_refused(refused):
@@ -288,7 +327,7 @@ def test_settings_of_nginxs_own_pages_are_refused_and_each_is_named(playbook):
     playbook.settings(GOOD | bad)
     done = playbook.run(ANSIBLE_DISPLAY_SKIPPED_HOSTS="true")
     said = refusal(done)
-    for role, file in SHARED_RUN:
+    for role, file in SHARED_RUN.keys() - {("nginx", "preflight")}:
         names = [task["name"] for task in read_yaml(ANSIBLE / f"roles/{role}/tasks/{file}.yml")]
         results = [task_result(done.stdout, f"{role} : {name}") for name in names]
         assert None not in results

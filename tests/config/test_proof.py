@@ -35,17 +35,20 @@ def on_machines():
     ("name", "stale"),
     [
         ("infra/nginx/nginx.conf.j2", on_machines() | {"lint", "config"}),
-        ("runtime/src/pergola_runtime/handler.py", set(BY_NAME) - {"load"}),
+        ("runtime/src/pergola_runtime/lean.py", set(BY_NAME) - {"load"}),
         ("app/posts/views.py", set(BY_NAME) - {"load"}),
         ("requirements/control.txt", set(BY_NAME)),
         ("tests/proof/verdict.py", set(BY_NAME)),
         ("runtime/README.md", on_machines() | {"app", "config"}),
         (
             "tests/load/clients.py",
-            {"lint", "app", "config", "load", "releases", "releases-full", "fresh-full"},
+            {"lint", "app", "config", "load", "recovery", "releases", "releases-full", "fresh-full"},
         ),
         ("tests/smoke/test_http.py", {"lint", "app", "config", "smoke", "servers", *FRESH, *VAGRANT}),
-        ("tests/infra/test_ssh.py", {"lint", "app", "config", "infra", "infra-full", *FRESH, *VAGRANT}),
+        (
+            "tests/infra/test_ssh.py",
+            {"lint", "app", "config", "infra", "infra-full", "recovery", *FRESH, *VAGRANT},
+        ),
         ("tests/browser/conftest.py", {"lint", "app", "config", "browser", "fresh-full"}),
         ("Vagrantfile", {*VAGRANT}),
         ("bench/plan.py", {"lint", "config", "bench", "fresh-full"}),

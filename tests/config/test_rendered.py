@@ -49,6 +49,18 @@ def test_nginx_takes_its_configuration(server):
     assert len(parsed_by_nginx(server)) > 8
 
 
+def test_a_websocket_holds_no_buffers_for_large_headers(server, settings):
+    """They would be held for as long as it lives."""
+    (file,) = [one for one in parsed_by_nginx(server) if one["file"].endswith("sites/app.conf")]
+    (site,) = [one["block"] for one in file["parsed"]]
+    (websocket,) = [one["block"] for one in site if one["args"] == [settings["app_websocket_path"]]]
+
+    def buffer(block):
+        return [one["args"] for one in block if one["directive"] == "proxy_buffer_size"]
+
+    assert (buffer(site), buffer(websocket)) == ([["40k"]], [["4k"]])
+
+
 def test_nginxs_own_pages_show_their_texts_and_load_nothing(server):
     page = (server / "etc/nginx/pages/maintenance.html").read_text()
     assert "<h1>Back &lt;soon&gt;</h1>" in page
@@ -128,24 +140,45 @@ def test_passwords_are_nowhere_but_in_the_environment_file(server):
     assert holding == ["etc/app/app.env"]
 
 
-def test_the_pool_fits_into_what_postgresql_accepts(server):
+def test_the_pools_of_all_instances_fit_into_what_postgresql_accepts(server, settings):
     pool = int(
         re.search(r"default_pool_size = (\d+)", (server / "etc/pgbouncer/pgbouncer.ini").read_text())[1]
     )
     accepted = (server / "etc/postgresql/17/main/conf.d/pergola.conf").read_text()
-    assert int(re.search(r"max_connections = (\d+)", accepted)[1]) >= pool + 20
+    most = pool * settings["pgbouncer_instances"] + 20
+    assert int(re.search(r"max_connections = (\d+)", accepted)[1]) >= most
 
 
 @pytest.mark.parametrize("cores", [1, 2, 64])
 def test_pgbouncer_takes_what_the_threads_of_both_slots_may_open(settings_with, cores):
-    """Unless said otherwise; more is refused before anything is changed."""
+    """With the defaults; more is refused before anything is changed."""
     known = settings_with(ansible_facts={"memtotal_mb": 4096, "processor_nproc": cores})
-    held = int(
-        re.search(r"^HELD = (\d+)", (ROOT / "runtime/src/pergola_runtime/threads.py").read_text(), re.M)[1]
+    most = int(
+        re.search(r"^MOST = (\d+)", (ROOT / "runtime/src/pergola_runtime/threads.py").read_text(), re.M)[1]
     )
-    a_thread = held * known["app_web_workers"] + known["app_websocket_processes"]
-    assert known["app_database_connections"] == 2 * known["app_threads"] * a_thread
+    processes = known["app_web_workers"] + known["app_websocket_processes"]
+    assert known["app_database_connections"] == 2 * most * processes
     assert known["app_database_connections"] <= known["pgbouncer_max_clients"]
+
+
+def test_with_session_pooling_no_connection_is_kept(server_with):
+    """Each kept one would hold a server connection, of which there are few."""
+    server = server_with(pgbouncer_pool_mode="session")
+    assert "\npool_mode = session\n" in (server / "etc/pgbouncer/pgbouncer.ini").read_text()
+    told = environment(server)
+    assert (told["PERGOLA_POOL_MODE"], told["PERGOLA_CONN_MAX_AGE"]) == ("session", "0")
+
+
+def test_the_application_knows_the_port_that_clients_use(server_with):
+    server = server_with(site_https_port=8443)
+    assert "  default $host:8443;\n" in (server / "etc/nginx/conf.d/proxies.conf").read_text()
+    assert environment(server)["CSRF_TRUSTED_ORIGINS"] == "https://app.example.org:8443"
+
+
+def test_daphne_is_told_the_longest_message(server, settings):
+    command = re.search(r"^ExecStart=(.*)$", (server / UNITS / "app-websocket@.service").read_text(), re.M)[1]
+    longest = settings["app_websocket_max_message"]
+    assert f" --websocket-max-message-size {longest} --websocket-max-frame-size {longest} " in command
 
 
 PLAIN = {"app_asgi": "", "app_websocket_path": "", "app_celery": "", "app_settings_overlay": True}
@@ -186,9 +219,13 @@ def test_what_the_overlay_wants_is_in_the_environment_file(server):
     assert set(REQUIRED) - {"STATIC_ROOT"} <= set(environment(server))
 
 
-def test_a_project_without_asgi_is_served_by_djangos_own(server_with):
-    unit = (server_with(**PLAIN) / UNITS / "app-web@.service").read_text()
-    assert "bin/gunicorn pergola_runtime.asgi:application " in unit
+def test_a_project_without_asgi_is_served_by_the_runtime(server_with):
+    server = server_with(**PLAIN)
+    assert (
+        "bin/gunicorn pergola_runtime.serving:application "
+        in (server / UNITS / "app-web@.service").read_text()
+    )
+    assert environment(server)["PERGOLA_APPLICATION"] == ""
 
 
 def test_without_the_runtime_nothing_of_it_is_run(server_with):
@@ -216,6 +253,20 @@ def test_stock_daphne_finds_its_socket(server_with, tmp_path):
         line = line.replace(written, meant)
     ran = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
     socket = tmp_path / "blue/websocket-2.sock"
-    told = f"--proxy-headers --verbosity 0 --unix-socket {socket} shop.asgi:application"
-    assert ran.stdout.strip() == told
+    # without a limit of messages, which an older Daphne does not know
+    assert ran.stdout.strip() == f"--proxy-headers --verbosity 0 --unix-socket {socket} shop.asgi:application"
     assert not socket.exists()
+
+
+def test_behind_a_balancer_http_3_is_off_and_its_health_check_is_answered(server_with):
+    server = server_with(nginx_trusted_proxies=["203.0.113.0/24"], nginx_proxy_protocol=True)
+    assert parsed_by_nginx(server)
+    nginx = {path.name: path.read_text() for path in (server / "etc/nginx").rglob("*.conf")}
+    assert "quic" not in "".join(nginx.values())
+    assert "h3=" not in "".join(nginx.values())
+    assert "set_real_ip_from 203.0.113.0/24;" in nginx["proxies.conf"]
+    assert "real_ip_header proxy_protocol;" in nginx["proxies.conf"]
+    listens = [line for line in nginx["app.conf"].splitlines() if line.strip().startswith("listen")]
+    assert listens
+    assert all("ssl proxy_protocol;" in line for line in listens)
+    assert "udp dport { 443 }" not in (server / "etc/nftables.conf").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from infra.tools import children, main_process, stopped
+from infra.tools import children, journal, main_process, stopped
 from waiting import wait_until
 
 pytestmark = pytest.mark.hosts("worker")
@@ -87,6 +87,13 @@ def done_once(state, attempts=None):
     assert state["result"]["text"] == TEXT
     if attempts:
         assert state["attempts"] == attempts, state
+
+
+def test_a_jobs_log_lines_have_the_id_of_the_request_that_ordered_it(host, visitor):
+    answer, job = visitor.order("fetch")
+    visitor.wait_for_the_end(job)
+    lines = journal(host, "--unit=app-worker.service", "--since=-5min")
+    assert re.search(rf"INFO \S+ \[{answer.headers['x-request-id']}\]: Task jobs\.\S+ succeeded", lines)
 
 
 def test_the_worker_has_as_many_processes_as_set(host, settings):

@@ -23,7 +23,7 @@ CONFIG = (
 )
 STACK = (
     *(*CONTROL, "app/*", "app/*.md", "infra/*", "runtime/*", "runtime/*.md"),
-    *("Makefile", "ansible.cfg", "tests/with-replica"),
+    *("Makefile", "ansible.cfg", "tests/http3.py", "tests/with-replica"),
 )
 REPLICA = (*STACK, "tests/infra/conftest.py", "tests/infra/tools.py", "tests/faults/replica.py")
 MACHINES = (*STACK, "tests/machines/conftest.py", "tests/machines/environment.py")
@@ -112,6 +112,12 @@ QUICK = (
         links=LINKED,
     ),
     Part(
+        "runtime",
+        "test-runtime",
+        (*CONTROL, *SERVERS, "app/*", "runtime/*", "tests/runtime/unit/*"),
+        "the runtime alone: which handler serves, the limits of Redis, delays of jobs",
+    ),
+    Part(
         "config",
         "test-config",
         CONFIG,
@@ -132,11 +138,11 @@ QUICK = (
     ),
     Part("load", "test-load", (*CONTROL, *SERVERS, "tests/load/*"), "that the load clients count every loss"),
 )
-LEAN = Part(
-    "lean",
-    "test-lean",
-    (*REPLICA, "tests/lean/*"),
-    "our request handler answers as Django's own, on Django 5.2 and 6.1",
+RUNTIME_HOST = Part(
+    "runtime-host",
+    "test-runtime-host",
+    (*REPLICA, "tests/runtime/host/*"),
+    "isolation, agents and answers of our request handler beside Django's own, and Django's tests by it",
     place="replica",
     group="site",
 )
@@ -220,12 +226,42 @@ FULL = (
         variables={"RELEASES": "bookworm trixie", "FULL": "1", "ARGS": '-k "trixie or who_may_not"'},
     ),
     replace(
-        LEAN,
+        RUNTIME_HOST,
         name="soak",
         proves="ten minutes of stress on the runtime's threads, on each Django",
         group="soak",
         ci=False,
         variables={"FULL": "1", "ARGS": "-k test_threads"},
+    ),
+    replace(
+        RUNTIME_HOST,
+        name="runtime-servers",
+        proves="isolation, monitoring agents and requests that wait, with each HTTP server and each Django",
+        group="soak",
+        ci=False,
+        variables={
+            "FULL": "1",
+            "ARGS": (
+                "-k 'agents or blocking or contextvars or isolation or patch_points or servers or tenants'"
+            ),
+        },
+    ),
+    Part(
+        "recovery",
+        "test-recovery",
+        (
+            *REPLICA,
+            *MACHINES,
+            *SERVERS,
+            "tests/faults/*",
+            "tests/infra/*",
+            "tests/load/*",
+            "tests/recovery/*",
+        ),
+        "disks that fill up; updates of the system take effect by themselves and lose nothing",
+        place="replica",
+        group="recovery",
+        ci=False,
     ),
     replace(
         RELEASES,
@@ -260,4 +296,4 @@ FULL = (
 )
 
 # In the order in which the groups begin: the quick parts run while the first replica is being built.
-PARTS = (INFRA, *QUICK, SMOKE, BROWSER, LEAN, RELEASES, FRESH, *FULL)
+PARTS = (INFRA, *QUICK, SMOKE, BROWSER, RUNTIME_HOST, RELEASES, FRESH, *FULL)

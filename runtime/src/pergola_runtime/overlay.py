@@ -8,11 +8,17 @@ right on a server of Pergola: its secrets, its addresses, and what each process 
 
 import importlib
 import sys
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pergola_runtime.pooling import databases_problem
 
 MODULE = "pergola_runtime.settings"
 REQUIRED = ("SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "DATABASE_DIRECT_URL", "REDIS_URL", "STATIC_ROOT")
 CELERY_DATABASE = "1"  # the cache's clear() empties the whole one that it stands in
+# of DATABASES: how the project uses its database, wherever it is
+KEPT = ("ATOMIC_REQUESTS", "AUTOCOMMIT", "CONN_HEALTH_CHECKS", "TEST", "TIME_ZONE")
+# of OPTIONS: where the database is
+ADDRESSES = ("dbname", "host", "hostaddr", "passfile", "password", "port", "service", "user")
 # each process has its own, which the others never see
 PRIVATE_CACHES = ("locmem.LocMemCache", "dummy.DummyCache")
 REDIS_CACHES = ("django.core.cache.backends.redis.", "django_redis.")
@@ -29,8 +35,9 @@ def postgresql(url, own):
     """A database's settings from its URL; how the project uses it is the project's own choice."""
     parts = urlsplit(url)
     engine = own.get("ENGINE", "")
-    kept = {key: own[key] for key in ("ATOMIC_REQUESTS", "TIME_ZONE") if key in own}
-    return kept | {
+    options = {key: value for key, value in own.get("OPTIONS", {}).items() if key not in ADDRESSES}
+    return {key: own[key] for key in KEPT if key in own} | {
+        "OPTIONS": options | dict(parse_qsl(parts.query)),
         # PostGIS, or one that measures
         "ENGINE": engine if "postg" in engine else "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -44,12 +51,20 @@ def postgresql(url, own):
     }
 
 
+def without_pool(own):
+    """A few long sessions need no pool."""
+    return own | {"OPTIONS": {key: value for key, value in own.get("OPTIONS", {}).items() if key != "pool"}}
+
+
 def databases(own, environ):
     default = own.get("default", {})
+    if problem := databases_problem(own, environ):
+        sys.exit(f"{MODULE}: {problem}")
     return own | {
         # no cursor outlives a transaction, after which PgBouncer gives the connection to others
         "default": postgresql(environ["DATABASE_URL"], default) | {"DISABLE_SERVER_SIDE_CURSORS": True},
-        "direct": postgresql(environ["DATABASE_DIRECT_URL"], default) | {"TEST": {"MIRROR": "default"}},
+        "direct": postgresql(environ["DATABASE_DIRECT_URL"], without_pool(default))
+        | {"TEST": {"MIRROR": "default"}},
     }
 
 
@@ -146,7 +161,7 @@ def logging(own):
         return {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+            "formatters": {"plain": {"()": "pergola_runtime.logs.Formatter"}},
             "handlers": handlers,
             "root": {"handlers": ["stderr"], "level": "WARNING"},
             "loggers": {"django": {"handlers": [], "level": "WARNING"}},
@@ -173,7 +188,7 @@ def over(own, environ, directory="."):
         "SECRET_KEY": environ["SECRET_KEY"],
         "ALLOWED_HOSTS": names(environ["ALLOWED_HOSTS"]),
         "CSRF_TRUSTED_ORIGINS": names(environ.get("CSRF_TRUSTED_ORIGINS", "")),
-        # nginx sets it anew on each request, and nobody else reaches the application
+        # nginx overwrites it on each request, and no other client reaches the application
         "SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https"),
         "USE_X_FORWARDED_HOST": False,
         "SESSION_COOKIE_SECURE": True,
