@@ -53,7 +53,7 @@ async def ask(settings, authority, path, headers=None):
     configuration = QuicConfiguration(alpn_protocols=H3_ALPN, is_client=True, server_name=place.hostname)
     if authority:
         configuration.load_verify_locations(str(authority))
-    port = settings["site_https_port"]
+    port = settings["nginx_public_port"]
     async with asyncio.timeout(20):
         async with connect(
             place.hostname, port, configuration=configuration, create_protocol=Client

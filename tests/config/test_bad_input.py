@@ -51,7 +51,7 @@ VALUES = {
     "app": [("app_websocket_max_message", 0, "write a number of bytes, such as 1048576")],
     "deploy": [
         ("deploy_keep", 1, "the live release and the one to go back to stay, so write 2"),
-        ("deploy_free_mb", -1, "no disk has less than nothing, so write 0 or more"),
+        ("deploy_free_mb", -1, "it is a number of megabytes, so write 0 or more"),
     ],
     "postgresql": [
         ("database_locale", "english", "write C.UTF-8, an ICU locale with hyphens such as en or ko-KR"),

@@ -175,6 +175,25 @@ def test_the_application_knows_the_port_that_clients_use(server_with):
     assert environment(server)["CSRF_TRUSTED_ORIGINS"] == "https://app.example.org:8443"
 
 
+def test_a_header_that_is_let_through_is_every_clients_without_trusted_proxies(server_with):
+    nginx = server_with(nginx_passed_headers=["Cf-Access-Jwt-Assertion"]) / "etc/nginx"
+    passed = "proxy_set_header Cf-Access-Jwt-Assertion $passed_cf_access_jwt_assertion;"
+    assert passed in (nginx / "snippets/proxy.conf").read_text()
+    variable = "$passed_cf_access_jwt_assertion {\n  default $http_cf_access_jwt_assertion;\n}"
+    assert variable in (nginx / "conf.d/proxies.conf").read_text()
+
+
+def test_urls_have_the_port_that_clients_use(server_with):
+    """A balancer takes 443 and connects to 8443."""
+    server = server_with(site_https_port=8443, site_public_port=443)
+    nginx = server / "etc/nginx"
+    assert "  default $host;\n" in (nginx / "conf.d/proxies.conf").read_text()
+    assert "return 301 https://$host$request_uri;" in (nginx / "sites/default.conf").read_text()
+    assert 'h3=":443"' in (nginx / "snippets/security-headers.conf").read_text()
+    assert "listen 8443 ssl" in (nginx / "sites/app.conf").read_text()
+    assert environment(server)["CSRF_TRUSTED_ORIGINS"] == "https://app.example.org"
+
+
 def test_daphne_is_told_the_longest_message(server, settings):
     command = re.search(r"^ExecStart=(.*)$", (server / UNITS / "app-websocket@.service").read_text(), re.M)[1]
     longest = settings["app_websocket_max_message"]

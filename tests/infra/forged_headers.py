@@ -21,7 +21,8 @@ X-HTTP-Host-Override X-Original-Host X-Original-URL X-Original-URI X-Original-Me
 X-Original-Scheme X-Rewrite-URL X-Script-Name Script-Name Path-Info X-Proxy-URL X-Base-Path X-Replaced-Path
 X-Ingress-Path X-Request-Uri X-VHM-Host Disguised-Host X-Accel-Mapping X-Sendfile-Type X-Request-Start
 X-Queue-Start Proxy Remote-User X-Remote-User AuthUser Auth-User X-Auth-User X-Authenticated-User
-Authenticated-User X-User X-Username X-User-Name X-User-Email X-User-Groups X-User-Roles X-Userinfo
+Authenticated-User X-User X-Username X-User-Name X-User-Email X-User-Groups X-User-Roles X-Userinfo X-User-Id
+X-UserID X-Auth-User-Id X-Email X-Remote-Username X-Hasura-User-Id X-Hasura-Role
 X-Proxy-User X-Proxy-Remote-User Proxy-Remote-User X-WebAuth-User X-WebAuth-Email X-WebAuth-Name
 X-WebAuth-Login X-WebAuth-Groups X-WebAuth-Role X-WebAuth-Fullname X-WebAuth-Tailnet Remote-User-Email
 Remote-User-Group Remote-User-Groups Remote-User-First-Name Remote-User-Last-Name X-Remote-User-Email

@@ -23,6 +23,7 @@ def behind_a_balancer(servers, host, settings):
         servers,
         host,
         nginx_trusted_proxies=TRUSTED,
+        nginx_passed_headers=["X-Forwarded-User"],
         nginx_limit_requests=1,
         nginx_limit_burst=BURST,
         nginx_limit_websockets=3,
@@ -84,6 +85,16 @@ def test_the_header_of_another_peer_is_ignored(host, settings, mirror):
         forwarded(line, source=STRANGER) for line in ("203.0.113.7", "203.0.113.7, 198.51.100.1", BALANCER)
     ]
     assert [client_of(answer) for answer in ask_nginx(host, settings, *requests)] == [STRANGER] * 3
+
+
+def test_a_header_that_is_let_through_comes_from_a_trusted_proxy_alone(host, settings, mirror):
+    headers = [["X-Forwarded-User", "ann"], ["X-Forwarded-Email", "ann@example.org"]]
+    answers = ask_nginx(
+        host, settings, *({"source": source, "headers": headers} for source in (BALANCER, STRANGER))
+    )
+    names = [{name.lower(): value for name, value in json.loads(body)} for _, _, body in answers]
+    assert [one.get("x-forwarded-user") for one in names] == ["ann", None]
+    assert not any("x-forwarded-email" in one for one in names)
 
 
 def test_a_health_check_by_address_is_answered_to_a_trusted_proxy_alone(host, settings):

@@ -223,6 +223,10 @@ def role(servers, host, settings):
 
 @pytest.mark.disruptive
 def test_a_database_of_an_icu_locale_sorts_as_people_do_and_keeps_its_locale(host, role):
+    for tasks in ("preflight_host", "database"):
+        refused = role(tasks, "de_DE.UTF-8")
+        assert "which only an existing database may have" in " ".join(refused.stdout.split())
+        assert "CHANGED" not in refused.stdout
     made = role("database", "en")
     assert made.returncode == 0, made.stdout + made.stderr
     words = "unnest('{Eve,Zoe,anna,zebra,Änne}'::text[]) w"

@@ -11,8 +11,9 @@ from load.running import running
 pytestmark = pytest.mark.disruptive
 
 SERVICES = ("nginx", "postgresql-17", "pgbouncer", "redis-server")
-# a library that all of them use, and the application's Python as well
-LIBRARY = "libssl3t64"
+# a library that all of them use, and the application's Python as well; and one of the system's Python, whose
+# programs wait for dpkg meanwhile
+LIBRARIES = ("libssl3t64", "libexpat1")
 REPOSITORY = "/var/lib/pergola-updates"
 # Debian's own packages with a higher version, and a change in their configuration files, in a repository of
 # its own.
@@ -23,7 +24,7 @@ here.mkdir(exist_ok=True)
 def run(*command, cwd=here):
     return subprocess.run(command, check=True, capture_output=True, text=True, cwd=cwd).stdout
 entries = []
-for name in {[*SERVICES, LIBRARY]!r}:
+for name in {[*SERVICES, *LIBRARIES]!r}:
     run("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", name)
     (archive,) = here.glob(name + "_*.deb")
     tree = here / name
@@ -161,7 +162,7 @@ def test_reinstalled_services_lose_no_request(replica, load):
 @pytest.fixture
 def updates(replica):
     """Newer packages in a repository that unattended-upgrades takes; afterwards Debian's own again."""
-    names = " ".join([*SERVICES, LIBRARY])
+    names = " ".join([*SERVICES, *LIBRARIES])
     installed = replica.run(f"dpkg-query -W -f '${{Package}}=${{Version}} ' {names}")
     replica.run("python3 -", given=REPACK)
     replica.run(f"echo '{SOURCES}' > /etc/apt/sources.list.d/pergola-updates.list")
@@ -177,7 +178,7 @@ def test_an_update_by_itself_takes_effect_and_loses_no_request(replica, updates,
     """Changed configuration files do not hold a package back, and nothing goes on with the old library."""
     before = replica.run("cat /etc/redis/redis.conf /etc/nginx/nginx.conf /etc/pgbouncer/pgbouncer.ini")
     update = Update(replica, load, "unattended-upgrade --verbose")
-    versions = replica.run(f"dpkg-query -W -f '${{Package}} ${{Version}}\\n' {' '.join(SERVICES)} {LIBRARY}")
+    versions = replica.run(f"dpkg-query -W -f '${{Package}} ${{Version}}\\n' {' '.join([*SERVICES, *LIBRARIES])}")
     assert all(line.endswith("+pergola1") for line in versions.splitlines()), versions + update.log
     update.lost_nothing()
     assert outdated(replica) == [], update.log

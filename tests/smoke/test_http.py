@@ -137,7 +137,7 @@ def test_a_body_above_the_limit_is_refused(settings, tls):
     number, unit = re.fullmatch(r"(\d+)([kmg]?)", settings["nginx_max_body"].lower()).groups()
     size = int(number) * 1024 ** " kmg".index(unit or " ")
     connection = http.client.HTTPSConnection(
-        settings["site_domain"], settings["site_https_port"], context=tls, timeout=15
+        settings["site_domain"], settings["nginx_public_port"], context=tls, timeout=15
     )
     connection.putrequest("POST", "/visits/")
     connection.putheader("Content-Length", str(size + 1))
