@@ -153,11 +153,12 @@ def test_the_pools_of_all_instances_fit_into_what_postgresql_accepts(server, set
 def test_pgbouncer_takes_what_the_threads_of_both_slots_may_open(settings_with, cores):
     """With the defaults; more is refused before anything is changed."""
     known = settings_with(ansible_facts={"memtotal_mb": 4096, "processor_nproc": cores})
-    most = int(
-        re.search(r"^MOST = (\d+)", (ROOT / "runtime/src/pergola_runtime/threads.py").read_text(), re.M)[1]
+    source = (ROOT / "runtime/src/pergola_runtime/threads.py").read_text()
+    web, websocket = (
+        int(re.search(rf"^{name} = ([\d_]+)", source, re.M)[1]) * known[processes]
+        for name, processes in (("MOST", "app_web_workers"), ("SOCKETS", "app_websocket_processes"))
     )
-    processes = known["app_web_workers"] + known["app_websocket_processes"]
-    assert known["app_database_connections"] == 2 * most * processes
+    assert known["app_database_connections"] == 2 * (web + websocket)
     assert known["app_database_connections"] <= known["pgbouncer_max_clients"]
 
 

@@ -159,6 +159,10 @@ def test_reinstalled_services_lose_no_request(replica, load):
     assert outdated(replica) == [], update.log
 
 
+# Only a restart of the host renews it (base_reboot_time; docs/security.md).
+NOT_RESTARTED = {"dbus.service"}
+
+
 @pytest.fixture
 def updates(replica):
     """Newer packages in a repository that unattended-upgrades takes; afterwards Debian's own again."""
@@ -178,10 +182,12 @@ def test_an_update_by_itself_takes_effect_and_loses_no_request(replica, updates,
     """Changed configuration files do not hold a package back, and nothing goes on with the old library."""
     before = replica.run("cat /etc/redis/redis.conf /etc/nginx/nginx.conf /etc/pgbouncer/pgbouncer.ini")
     update = Update(replica, load, "unattended-upgrade --verbose")
-    versions = replica.run(f"dpkg-query -W -f '${{Package}} ${{Version}}\\n' {' '.join([*SERVICES, *LIBRARIES])}")
+    versions = replica.run(
+        f"dpkg-query -W -f '${{Package}} ${{Version}}\\n' {' '.join([*SERVICES, *LIBRARIES])}"
+    )
     assert all(line.endswith("+pergola1") for line in versions.splitlines()), versions + update.log
     update.lost_nothing()
-    assert outdated(replica) == [], update.log
+    assert set(outdated(replica)) <= NOT_RESTARTED, update.log
     assert (
         replica.run("cat /etc/redis/redis.conf /etc/nginx/nginx.conf /etc/pgbouncer/pgbouncer.ini") == before
     )

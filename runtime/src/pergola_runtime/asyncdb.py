@@ -36,12 +36,12 @@ class Connection(AsyncConnection):
     altered = False
 
     async def wait(self, exchange, *given, **named):
-        if not sessions.harmless.get() and exchange.__name__ not in OF_TRANSACTIONS:
+        if sessions.harmless.get() is not self and exchange.__name__ not in OF_TRANSACTIONS:
             self.altered = True
         return await super().wait(exchange, *given, **named)
 
     async def leave_nothing(self, function, *given, **named):
-        token = sessions.harmless.set(True)
+        token = sessions.harmless.set(self)
         try:
             return await function(*given, **named)
         finally:

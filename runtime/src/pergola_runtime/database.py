@@ -41,6 +41,16 @@ def hung_up(connection):
     return False
 
 
+def lost(connection):
+    """Whether it is of no use any more, between two calls of a request.
+
+    An altered one may have messages to read, of LISTEN.
+    """
+    if connection.in_atomic_block:
+        return False
+    return getattr(connection.connection, "closed", False) or (untouched(connection) and hung_up(connection))
+
+
 def readable(socket):
     return bool(poll(ctypes.create_string_buffer(struct.pack("ihh", socket, select.POLLIN, 0)), 1, 0))
 

@@ -109,10 +109,13 @@ class LeanHandler(handlers.ASGIHandler):
                 response = await self.run_get_response(request)
                 response._handler_class = self.sender
                 await self.send_response(response, send)
-            except asyncio.CancelledError:
-                AsyncToSync.executors.current = (
-                    None  # a cancelled call leaves its thread's executor in this context
-                )
+            except BaseException as error:
+                # its middleware may not have removed from the thread what it put there
+                calls.alone = True
+                if not isinstance(error, asyncio.CancelledError):
+                    raise
+                # a cancelled call leaves its thread's executor in this context
+                AsyncToSync.executors.current = None
                 if not disconnect.cancelled:
                     raise  # cancelled by something else than the client's disconnect
             finally:
@@ -212,9 +215,8 @@ class Disconnect:
         if self.soon is not None:
             self.soon.cancel()
         request, listener = self.request, self.listener
-        self.soon = self.request = self.listener = (
-            None  # or this object and the task would be a reference cycle
-        )
+        # or this object and the task would be a reference cycle
+        self.soon = self.request = self.listener = None
         if self.cancelled:
             request.uncancel()
             if self.error:
@@ -229,7 +231,9 @@ class Disconnect:
 @asynccontextmanager
 async def consumer_context():
     """A WebSocket consumer's context. It holds a thread of its own to the end of the socket."""
-    with closing(threads.Calls(threads.open_pool(), most=threads.SOCKETS, alone=True)) as calls:
+    pool = threads.open_pool()
+    pool.sockets = True
+    with closing(threads.Calls(pool, alone=True)) as calls:
         async with RequestContext(calls):
             yield
 

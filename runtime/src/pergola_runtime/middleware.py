@@ -6,6 +6,7 @@ database, the cache or code of the project. What a project wrote itself, its sub
 stays as it is.
 """
 
+import sys
 from functools import partial, wraps
 
 from asgiref.sync import sync_to_async
@@ -22,6 +23,7 @@ from pergola_runtime import threads
 
 LARGE = 65536  # bytes; what takes longer to compute with than to send to a thread
 
+HOOKS = ("process_request", "process_view", "process_response")
 SESSIONS = "django.contrib.sessions.backends."
 MESSAGES = "django.contrib.messages.storage."
 
@@ -103,7 +105,7 @@ async def auser(request):
 
 
 def get_user(request):
-    """Where the session and the backend are Django's own, which only read."""
+    """In one hop, where the session and the backend are Django's own."""
     return auth.get_user(request)
 
 
@@ -192,5 +194,8 @@ def placed(middleware):
         return middleware
     if not threads.is_defined_in(deprecation, MiddlewareMixin.__acall__):
         return middleware  # InPlace would hide an agent's
+    hooks = filter(None, (getattr(middleware, name, None) for name in HOOKS))
+    if not all(threads.is_defined_in(sys.modules[middleware.__module__], hook) for hook in hooks):
+        return middleware  # a project's or a package's, which may reach the database
     # under Django's name, by which agents report it
     return type(middleware.__name__, (kind, middleware), {"__module__": middleware.__module__})

@@ -20,11 +20,11 @@ try:
 except ImportError:  # another driver
     psycopg = None
 
-# Whether this thread or task sends what leaves nothing. (!) Not an attribute of the connection, which several
-# threads or tasks may use.
-harmless = ContextVar("harmless", default=False)
+# The connection on which this thread or task sends what leaves nothing. (!) Not an attribute of the
+# connection, which several threads or tasks may use.
+harmless = ContextVar("harmless", default=None)
 
-REMEMBERED = 10_000  # statements; they have placeholders in the place of values
+REMEMBERED = 2_000  # statements; they have placeholders in the place of values
 LONGEST = 4096  # characters of a statement that is remembered
 
 # A literal that begins with a letter (E'', U&'', N'') has other rules; it is left in the text, and refused.
@@ -106,12 +106,12 @@ def watched_connection(kind):
         altered = False
 
         def wait(self, *given, **named):
-            if not harmless.get():
+            if harmless.get() is not self:
                 self.altered = True
             return super().wait(*given, **named)
 
         def leave_nothing(self, function, *given, **named):
-            token = harmless.set(True)
+            token = harmless.set(self)
             try:
                 return function(*given, **named)
             finally:
@@ -148,8 +148,11 @@ def watched_cursor(kind):
 # What a request may change on the driver's connection without an exchange with the server.
 ATTRIBUTES = (
     *("row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold"),
-    *("_notice_handlers", "_notify_handlers"),
+    *("_notice_handlers", "_notify_handlers", "_autocommit", "prepared_max"),
 )
+# Methods of an engine that decide where a connection goes and what it first runs. An engine with methods of
+# its own, for a database or a user of each tenant, gets a connection for each request.
+OPENING = "connect get_connection_params get_new_connection init_connection_state set_autocommit"
 
 
 def watch(connection):
@@ -161,8 +164,16 @@ def watch(connection):
         driver.as_opened = attributes(driver)
         # what Django sends to each connection whose server has another time zone
         driver.own_time_zone = connection.ops.set_time_zone_sql(), [connection.timezone_name]
-        # it may have set the session's state before anything could be watched
-        driver.altered = not type(connection).get_new_connection.__module__.startswith("django.")
+        driver.login = login(connection)
+        opening = [getattr(type(connection), name) for name in OPENING.split()]
+        driver.altered = not all(method.__module__.startswith("django.") for method in opening)
+
+
+def login(connection):
+    """What decides where a connection goes and as whom; code may change it at any time."""
+    settings = connection.settings_dict
+    named = [settings.get(name) for name in ("NAME", "USER", "PASSWORD", "HOST", "PORT")]
+    return [*named, {**settings.get("OPTIONS", {})}]
 
 
 def attributes(driver):

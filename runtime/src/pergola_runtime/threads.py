@@ -10,7 +10,8 @@ and without a connection whose session was altered (sessions.py).
 Threads that compute compete for the interpreter, so few run at a time: PERGOLA_THREADS calls have a slot. A
 request that holds a thread continues at once. Others wait for a slot, in order, while the event loop runs
 on. A call that waits (for another server, a lock, the event loop) loses its slot after a few milliseconds,
-as a scheduler hands off a blocked thread, so that it delays no other.
+as a scheduler hands off a blocked thread, and one that computes for long after a tenth of a second, so that
+neither delays the short ones.
 """
 
 import asyncio
@@ -33,12 +34,20 @@ from django.db.models import query
 
 from pergola_runtime import sessions
 from pergola_runtime.choice import limit
-from pergola_runtime.database import close, hung_up, needs_cleaning, obsolete, transaction_is_open, untouched
+from pergola_runtime.database import (
+    close,
+    hung_up,
+    lost,
+    needs_cleaning,
+    obsolete,
+    transaction_is_open,
+    untouched,
+)
 
 # Threads of one process, most of which wait: 70 kB each, and at most one connection. Django's handler has no
 # bound.
 MOST = 2000
-SOCKETS = 10_000  # the same for WebSockets, which hold their threads for hours
+SOCKETS = 10_000  # in a process with WebSockets, which hold their threads for hours
 IDLE_SECONDS = 60  # after which a thread that serves no request ends
 # Seconds for which a request keeps its slot after a call. Most requests end earlier, and the same few threads
 # serve them: without it, a row by a `def` view took a quarter more time.
@@ -47,6 +56,9 @@ GRACE = 0.005
 # in a process that computes all the time, in which a call that computes waits for the interpreter as well.
 HANDOFF = 0.005
 HANDOFF_BUSY = 0.025
+# Seconds after which a call that computes loses its slot as well, and a request (a stream, a WebSocket) keeps
+# its slot no longer than its call. Short requests, which are most, have ended by then.
+LONG = 0.1
 # Times as many calls may begin after a look that found most of them waiting, and how many more at most: the
 # event loop starts their threads.
 MORE = 4
@@ -94,6 +106,8 @@ class Worker:
         self.clock = time.pthread_getcpuclockid(self.thread.ident)
 
     def run(self):
+        # (!) Threads that a view starts inherit it: at its end a server waits for those, and not for ours.
+        self.thread._daemonic = False
         while call := self.next():
             request, future, function, args, kwargs = call
             own.request = request
@@ -135,7 +149,8 @@ class Worker:
         """Seconds for which this thread waits for a call before a connection or the thread is spare."""
         now = time.monotonic()
         if self.held:
-            times = [self.used + REST - now] if any(map(untouched, self.connections)) else []
+            # or it would not notice that it was given back
+            times = [self.used + REST - now if any(map(untouched, self.connections)) else IDLE_SECONDS]
         else:
             times = [one.close_at - now for one in self.connections if one.close_at is not None]
             if self.pool.size > self.pool.limit:
@@ -150,15 +165,20 @@ class Worker:
     def begin(self, request):
         """Before a call.
 
-        At a request's first, close connections that are too old, as Django does at its start.
+        At a request's first, close connections that are too old, as Django does at its start, and those that
+        another thread has altered since the last request. Later, those that the server has closed.
         """
+        now = time.monotonic()
         if not request.begun:
-            request.begun = True
-            self.close_connections([one for one in self.connections if hung_up(one) or obsolete(one)])
+            request.begun = now
+            self.close_connections([one for one in self.connections if hung_up(one) or needs_cleaning(one)])
             for one in self.connections:
                 one.health_check_done = False
-        request.looked = time.monotonic(), time.thread_time()
-        request.in_call = True
+                one.connection.login_is_known = False
+        elif now > self.used + GRACE:
+            self.close_connections([one for one in self.connections if lost(one)])
+        request.looked = now, time.thread_time()
+        request.called = now
 
     def ended(self, request):
         pool = self.pool
@@ -166,10 +186,11 @@ class Worker:
             if one.connection is not None and one not in self.connections:
                 one.close_at = 0.0  # connect() failed after the login: this request alone may use it
                 self.connections.append(one)
+        self.connections = [one for one in self.connections if one.connection is not None]
         unclean = any(map(needs_cleaning, self.connections))
         self.used = time.monotonic()
         with pool.lock:
-            request.in_call = False
+            request.called = 0.0
             self.unclean = unclean
             leaves = request.over and request.calls == 1
             if not leaves or not unclean:
@@ -203,21 +224,22 @@ class Worker:
 class Calls(Executor):
     """The executor of one request. It holds no thread until the first call."""
 
-    def __init__(self, pool, most=None, alone=False):
+    def __init__(self, pool, alone=False):
         self.pool = pool
-        self.most = most or MOST  # threads of the process, above which it waits for one
-        # Whether it gets a new thread, which ends with it. A request may find in its thread what an earlier
-        # one left, as under WSGI, and its middleware sets that again; a task and a WebSocket have none.
+        # Whether its thread is new and ends with it. A request may find in its thread what an earlier one
+        # left, as under WSGI: middleware sets it again, and removes what must not be left. A task and a
+        # WebSocket have no middleware, and that of a cancelled request may not have removed it: then the
+        # thread ends, too.
         self.alone = alone
         self.loop = asyncio.get_running_loop()
         self.worker = self.waits = None  # waits: the calls that wait for a thread
         self.calls = self.asleep = 0  # asleep: 1 while its thread waits for the loop in async_to_sync()
-        self.begun = False  # its thread has run a call of this request
+        self.begun = 0.0  # when its thread began the first call of this request
         self.has_slot = False
         self.over = False  # the thread returns to the pool after the last call
         self.context = None  # a weak reference to the ThreadSensitiveContext
         self.since = 0.0  # when it began to wait for a thread
-        self.in_call = False
+        self.called = 0.0  # when the call that runs began
         self.looked = 0.0, 0.0  # the time and the thread's processor time when it began, or at the last look
 
     def submit(self, function, /, *args, **kwargs):
@@ -275,7 +297,7 @@ class Calls(Executor):
         None if it has no call, or not for so long.
         """
         then, before = self.looked
-        if not self.in_call or now - then < patience:
+        if not self.called or now - then < patience:
             return None
         try:
             used = time.clock_gettime(self.worker.clock)
@@ -348,7 +370,10 @@ def run_reading(loop, context, function, args, kwargs):
 
 def settle(request, future, how, outcome):
     if request.has_slot and future.get_loop() is request.loop:
-        request.loop.call_later(GRACE, request.rests)
+        if request.pool.waiting and time.monotonic() > request.begun + LONG:
+            request.rests()
+        else:
+            request.loop.call_later(GRACE, request.rests)
     if how is not None and not future.cancelled():
         how(outcome)
 
@@ -382,6 +407,7 @@ class Pool:
     def __init__(self, limit):
         self.limit = self.allowed = limit  # slots; more are allowed while calls only wait
         self.raised = 0.0  # when more were allowed
+        self.sockets = False  # whether WebSockets take threads
         self.lock = threading.Lock()
         self.size = self.taken = 0
         self.running = set()  # the requests that have a slot: a call runs, or ended within GRACE
@@ -417,6 +443,7 @@ class Pool:
             patience = HANDOFF_BUSY if busy else HANDOFF
             parts = {one: part for one in self.running if (part := one.used(now, patience)) is not None}
             waits = [one for one, part in parts.items() if part < 0.1]
+            long = [one for one in self.running if one.called and now > one.called + LONG]
             # together, as of many that compute each has less than a tenth; or the look is late, as its thread
             # had to wait for them
             compute = sum(parts.values()) > 0.5 or now > self.due + HANDOFF
@@ -426,7 +453,7 @@ class Pool:
                 self.raised = now
             elif compute or now > self.raised + 2 * HANDOFF_BUSY:
                 self.allowed = self.limit
-            for request in waits:
+            for request in {*waits, *long}:
                 request.give_slot()
             self.serve()  # also after a thread could not be started
             loop, self.watching = self.watching, None
@@ -457,7 +484,7 @@ class Pool:
         """Give it a thread and a slot if there are any; return whether it has them."""
         if len(self.running) >= self.allowed:
             return False
-        calls.worker = self.free.pop() if self.free and not calls.alone else self.new_thread(calls.most)
+        calls.worker = self.free.pop() if self.free and not calls.alone else self.new_thread()
         if calls.worker is None:
             return False
         calls.worker.held = True
@@ -465,9 +492,9 @@ class Pool:
         self.taken += 1
         return True
 
-    def new_thread(self, most):
+    def new_thread(self):
         """None if there are too many. RuntimeError if none can be started and there is none to wait for."""
-        if self.size < most:
+        if self.size < (SOCKETS if self.sockets else MOST):
             try:
                 worker = Worker(self)
             except RuntimeError:  # at the unit's TasksMax
@@ -490,7 +517,7 @@ class Pool:
             self.given_back(calls)
 
     def given_back(self, calls):
-        worker, calls.worker, calls.begun = calls.worker, None, False
+        worker, calls.worker, calls.begun = calls.worker, None, 0.0
         worker.held = False
         if calls.alone:
             self.end(worker)
@@ -515,6 +542,7 @@ class Pool:
 def follow_connections():
     """Remember the connections of each thread. Not by Django's signal: agents report its receivers."""
     connect, initialize = BaseDatabaseWrapper.connect, BaseDatabaseWrapper.init_connection_state
+    ensure = BaseDatabaseWrapper.ensure_connection
 
     @functools.wraps(connect)
     def connect_and_remember(connection):
@@ -529,6 +557,17 @@ def follow_connections():
             sessions.watch(connection)
         initialize(connection)
 
+    @functools.wraps(ensure)
+    def ensure_the_login(connection):
+        """A request may set another database or user before its first query than a kept connection has."""
+        driver = connection.connection
+        if driver is not None and not getattr(driver, "login_is_known", True):
+            driver.login_is_known = True
+            if sessions.login(connection) != driver.login:
+                close(connection)
+        ensure(connection)
+
+    BaseDatabaseWrapper.ensure_connection = ensure_the_login
     BaseDatabaseWrapper.connect = connect_and_remember
     BaseDatabaseWrapper.init_connection_state = watch_and_initialize
 

@@ -1,12 +1,13 @@
-"""PgBouncer goes and comes back under clients whose connections are kept: nobody notices."""
+"""PgBouncer goes and comes back under clients whose connections are kept: no request fails."""
 
 import threading
-import time
 
 import httpx
+from waiting import wait_until
 
 PAGE = "/lab/sync/row/"  # of the sample: one query
 CLIENTS = 8
+ENOUGH = 100  # answers: each client has asked several times
 INSTANCE = "systemctl list-units --plain --legend=no --state=active 'pgbouncer@*.service'"
 
 
@@ -25,11 +26,12 @@ def test_a_restart_of_pgbouncer_costs_no_request(machine):
     for thread in threads:
         thread.start()
     try:
-        time.sleep(2)  # of load before
+        wait_until(lambda: len(answers) > ENOUGH, "answers before the restart")
         before = machine.run(INSTANCE)
         machine.run("systemctl restart pgbouncer")
         after = machine.run(INSTANCE)
-        time.sleep(2)
+        answered = len(answers)
+        wait_until(lambda: len(answers) > answered + ENOUGH, "answers after the restart")
     finally:
         ended.set()
         for thread in threads:
@@ -37,5 +39,4 @@ def test_a_restart_of_pgbouncer_costs_no_request(machine):
     assert before != after
     assert not errors, errors[:5]
     assert set(answers) == {200}
-    assert len(answers) > 50
     print(f"restart of PgBouncer: {len(answers)} requests, {len(errors)} errors")

@@ -11,6 +11,8 @@ README = " ".join((TESTS.parent / "runtime/README.md").read_text().split())
 NUMBERS = {
     "A process has {} threads at most": threads.MOST,
     "a process has at most {} threads": threads.MOST,
+    "{} with WebSockets": threads.SOCKETS,
+    "one that computes does so after {:.0f} ms": threads.LONG * 1000,
     "`app_threads` calls ({})": choice.LIMIT,
     "hands its turn on after {:.0f} ms": threads.HANDOFF * 1000,
     "disconnects within {:.0f} ms": lean.LISTEN_AFTER * 1000,

@@ -4,6 +4,8 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 
+from waiting import until
+
 
 @dataclass
 class Answer:
@@ -23,8 +25,8 @@ class Client:
         self.application = application
         self.jar = {}
 
-    async def request(self, method, target, body=b"", headers=(), leaves_after=None):
-        """`leaves_after`: seconds until the client goes."""
+    async def request(self, method, target, body=b"", headers=(), leaves_after=None, leaves_when=None):
+        """`leaves_after`: seconds until the client goes; `leaves_when`: it goes when this is true."""
         path, _, query = target.partition("?")
         given = [(b"host", b"testserver"), *headers]
         if self.jar:
@@ -53,6 +55,9 @@ class Client:
             if parts:
                 part = parts.pop(0)
                 return {"type": "http.request", "body": part, "more_body": bool(parts)}
+            if leaves_when is not None:
+                await until(leaves_when, "what the client waits for")
+                return {"type": "http.disconnect"}
             await asyncio.wait_for(ended.wait(), leaves_after)
             return {"type": "http.disconnect"}
 

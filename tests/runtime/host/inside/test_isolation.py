@@ -435,6 +435,194 @@ def test_what_the_compiler_makes_leaves_a_connection_for_the_next(serve, server)
         assert len({pid for _, pid in found}) == 1
 
 
+@pytest.fixture
+def trigger(server):
+    """A table of the database's own, whose trigger alters the session of what writes to it."""
+    server.execute(
+        "CREATE TABLE triggering (n int);"
+        " CREATE FUNCTION lean_trigger() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$BEGIN PERFORM set_config('lean.mark', 'mark_0', false); RETURN NEW; END$$;"
+        " CREATE TRIGGER lean_trigger BEFORE INSERT ON triggering EXECUTE FUNCTION lean_trigger();"
+        " GRANT ALL ON triggering TO PUBLIC"
+    )
+    yield
+    server.execute("DROP TABLE triggering; DROP FUNCTION lean_trigger()")
+
+
+def test_a_trigger_that_alters_the_session_reaches_no_other_through_pgbouncer(serve, monkeypatch, trigger):
+    """It is not seen (sessions.py): PgBouncer resets the session after each transaction."""
+    from django.db import connection, connections
+    from django.http import HttpResponse
+
+    monkeypatch.setitem(connections.settings["default"], "PORT", "6432")
+    session = Session("set")
+
+    def view(request):
+        found = session.look()["session"]
+        with connection.cursor() as cursor:
+            cursor.execute('INSERT INTO "triggering" ("n") VALUES (%s)', [1])
+        return HttpResponse(str(found))
+
+    client = serve(view)
+
+    async def go():
+        return [(await client.request("GET", "/")).body for _ in range(5)]
+
+    assert asyncio.run(go()) == [b"None"] * 5
+
+
+class Remembers:
+    """Middleware that puts into the thread who asks, and removes it behind the answer."""
+
+    here = threading.local()
+
+    def __new__(cls, get_response):
+        from django.utils.deprecation import MiddlewareMixin
+
+        class Remembering(MiddlewareMixin):
+            def process_request(self, request):
+                request.found = getattr(cls.here, "user", None)
+                if request.META["QUERY_STRING"]:
+                    cls.here.user = request.META["QUERY_STRING"]
+
+            def process_response(self, request, response):
+                vars(cls.here).clear()
+                return response
+
+        return Remembering(get_response)
+
+
+@pytest.mark.parametrize("ends", ["answered", "the client goes", "an error of its stream"])
+def test_what_middleware_removes_from_the_thread_is_in_no_other_request(serve, ends):
+    from django.http import HttpResponse, StreamingHttpResponse
+
+    begun = []
+
+    async def parts():
+        yield b"part"
+        raise ValueError
+
+    async def view(request):
+        if request.META["QUERY_STRING"] and ends == "the client goes":
+            begun.append(1)
+            await asyncio.sleep(3600)
+        if request.META["QUERY_STRING"] and ends == "an error of its stream":
+            return StreamingHttpResponse(parts())
+        return HttpResponse(str(request.found))
+
+    client = serve(view, ("test_isolation.Remembers",))
+
+    async def go():
+        found = []
+        for number in range(5):
+            begun.clear()
+            leaves = {"leaves_when": lambda: begun} if ends == "the client goes" else {}
+            await client.request("GET", f"/?user-{number}", **leaves)
+            await until_all_threads_are_free()
+            found.append((await client.request("GET", "/")).body)
+        return found
+
+    assert asyncio.run(go()) == [b"None"] * 5
+
+
+# what a thread of another kind may do to a connection whose request makes no more calls
+BEHIND = {"BEGIN": "transaction", "SET lean.mark = 'mark_another'": "session", "SET ROLE mark_0": "role"}
+
+
+@pytest.mark.parametrize("statement", BEHIND)
+def test_what_is_done_to_a_connection_past_its_requests_thread_is_not_the_next_requests(
+    serve, marks, statement
+):
+    from django.db import connection
+    from django.http import HttpResponse
+
+    def look():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT current_user, current_setting('lean.mark', true), now() = statement_timestamp()"
+            )
+            return cursor.fetchone(), connection.connection
+
+    async def view(request):
+        found, driver = await sync_to_async(look)()
+        await asyncio.to_thread(driver.execute, statement)
+        return HttpResponse(str(found))
+
+    client = serve(view)
+
+    async def go():
+        found = []
+        for _ in range(5):
+            found.append((await client.request("GET", "/")).body)
+            await until_all_threads_are_free()
+        return found
+
+    found = asyncio.run(go())
+    assert len(set(found)) == 1, found
+
+
+@pytest.mark.parametrize("way", ["settings", "engine"])
+def test_a_request_has_the_login_that_it_chose(serve, monkeypatch, way):
+    """As with a database or a user for each tenant: the connection of another login is not its own."""
+    from django.db import connection
+    from django.db.backends.postgresql.base import DatabaseWrapper
+    from django.http import HttpResponse
+
+    tenant, session = threading.local(), Session("set")
+    original = DatabaseWrapper.get_connection_params
+
+    def of_the_tenant(wrapper):
+        return original(wrapper) | {"options": f"-c lean.mark=mark_{tenant.number}"}
+
+    if way == "engine":
+        monkeypatch.setattr(DatabaseWrapper, "get_connection_params", of_the_tenant)
+
+    def view(request):
+        number = tenant.number = request.META["QUERY_STRING"]
+        if way == "settings":
+            options = connection.settings_dict["OPTIONS"] | {"options": f"-c lean.mark=mark_{number}"}
+            monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+        return HttpResponse(session.look()["session"])
+
+    client = serve(view)
+
+    async def go():
+        return [(await client.request("GET", f"/?{number % 3}")).body for number in range(9)]
+
+    assert asyncio.run(go()) == [str(number % 3).encode() for number in range(9)]
+
+
+def test_rows_that_are_sent_may_alter_the_session_of_another_alias(serve, monkeypatch):
+    """psycopg asks for them while it sends."""
+    from django.contrib.auth.models import Group
+    from django.db import connections, transaction
+    from django.http import HttpResponse
+
+    monkeypatch.setitem(connections.settings, "replica", connections.settings["default"].copy())
+
+    def rows():
+        with connections["replica"].cursor() as cursor:
+            cursor.execute("SET lean.mark = 'mark_0'")
+        yield ("sent",)
+
+    def view(request):
+        with connections["replica"].cursor() as cursor:
+            cursor.execute(STATES["set"][1])
+            found = cursor.fetchone()
+        Group.objects.filter(name="sent").delete()
+        with transaction.atomic(), connections["default"].cursor() as cursor:
+            cursor.executemany('INSERT INTO "auth_group" ("name") VALUES (%s)', rows())
+            transaction.set_rollback(True)
+        return HttpResponse(str(found))
+
+    client = serve(view)
+
+    async def go():
+        return [(await client.request("GET", "/")).body for _ in range(3)]
+
+    assert asyncio.run(go()) == [b"(None,)"] * 3
+
+
 def register_loader(driver):
     from psycopg.types.string import TextLoader
 
@@ -448,6 +636,8 @@ CLIENT_SIDE = {
     "row_factory": lambda driver: setattr(driver, "row_factory", dict_row),
     "server_cursor_factory": lambda driver: setattr(driver, "server_cursor_factory", ClientCursor),
     "notice handler": lambda driver: driver.add_notice_handler(print),
+    "prepared_max": lambda driver: setattr(driver, "prepared_max", 1),
+    "autocommit": lambda driver: setattr(driver, "autocommit", False),
 }
 
 
@@ -461,7 +651,10 @@ def test_a_connection_that_is_altered_in_the_client_serves_no_other(serve, chang
         CLIENT_SIDE[change](connection.connection)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid()")
-            return HttpResponse(str(cursor.fetchone()))
+            found = cursor.fetchone()
+        if change == "autocommit":
+            connection.connection.commit()
+        return HttpResponse(str(found))
 
     client = serve(view)
 

@@ -195,6 +195,16 @@ def test_a_subclass_of_a_projects_own_is_left_as_it_is(django):
     assert ours.__mro__[:3] == (ours, middleware.InPlace, CommonMiddleware)
 
 
+def test_middleware_of_djangos_with_a_hook_of_another_is_left_as_it_is(django, monkeypatch):
+    """A package that puts a hook of its own there may reach the database in it."""
+    from django.contrib.sessions.middleware import SessionMiddleware
+    from pergola_runtime import middleware
+
+    assert middleware.placed(SessionMiddleware) is not SessionMiddleware
+    monkeypatch.setattr(SessionMiddleware, "process_request", lambda self, request: None)
+    assert middleware.placed(SessionMiddleware) is SessionMiddleware
+
+
 def test_an_agents_import_string_wraps_the_class_that_is_called_in_place(django):
     """Its class has the names of Django's, by which ours would otherwise wrap the agent's."""
     from django.middleware.csrf import CsrfViewMiddleware
