@@ -14,6 +14,8 @@ SERVICES = ("nginx", "postgresql-17", "pgbouncer", "redis-server")
 # a library that all of them use, and the application's Python as well; and one of the system's Python, whose
 # programs wait for dpkg meanwhile
 LIBRARIES = ("libssl3t64", "libexpat1")
+# only a restart of the host renews it (base_reboot_time; docs/security.md)
+NOT_RESTARTED = {"dbus.service"}
 REPOSITORY = "/var/lib/pergola-updates"
 # Debian's own packages with a higher version, and a change in their configuration files, in a repository of
 # its own.
@@ -156,11 +158,7 @@ def test_reinstalled_services_lose_no_request(replica, load):
     names = " ".join(SERVICES)
     update = Update(replica, load, f"DEBIAN_FRONTEND=noninteractive apt-get -y install --reinstall {names}")
     update.lost_nothing()
-    assert outdated(replica) == [], update.log
-
-
-# Only a restart of the host renews it (base_reboot_time; docs/security.md).
-NOT_RESTARTED = {"dbus.service"}
+    assert set(outdated(replica)) <= NOT_RESTARTED, update.log
 
 
 @pytest.fixture
