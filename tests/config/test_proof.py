@@ -39,7 +39,7 @@ def on_machines():
         ("app/posts/views.py", set(BY_NAME) - {"load"}),
         ("requirements/control.txt", set(BY_NAME)),
         ("tests/proof/verdict.py", set(BY_NAME)),
-        ("runtime/README.md", on_machines() | {"app", "config"}),
+        ("runtime/README.md", on_machines() | {"app", "config", "runtime"}),
         (
             "tests/load/clients.py",
             {"lint", "app", "config", "load", "recovery", "releases", "releases-full", "fresh-full"},

@@ -8,7 +8,8 @@ import pytest
 from infra.nginx_tools import ask_nginx, mirrored, nginx_with
 from waiting import wait_until
 
-pytestmark = [pytest.mark.disruptive, pytest.mark.hosts("web")]
+# full: two converges
+pytestmark = [pytest.mark.disruptive, pytest.mark.full, pytest.mark.hosts("web")]
 EVIDENCE = ["nginx", "test-mirror"]
 
 # addresses of the host itself, which asks

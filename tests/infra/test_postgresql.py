@@ -247,10 +247,11 @@ def test_a_database_of_an_icu_locale_sorts_as_people_do_and_keeps_its_locale(hos
     ("setting", "value", "says"),
     [
         ("database_locale", "ko-KR", "database_locale is ko-KR, and the database app was made with C.UTF-8"),
-        (
+        pytest.param(
             "database_parameters",
             {"lock_timeout": "soon"},
             'PostgreSQL refuses, so correct it: invalid value for parameter "lock_timeout": "soon"',
+            marks=pytest.mark.full,
         ),
     ],
     ids=["locale", "parameter"],

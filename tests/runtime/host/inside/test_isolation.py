@@ -6,6 +6,7 @@ transaction, and through PgBouncer.
 
 import asyncio
 import contextlib
+import os
 import random
 import threading
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 from waiting import until
 
-NUMBER = 40
+NUMBER = 40 if os.environ.get("FULL") else 20
 AT_ONCE = 10
 ALIASES = ("default", "replica")
 
