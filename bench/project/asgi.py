@@ -8,7 +8,10 @@ import os
 if os.environ.get("PERGOLA_HANDLER") == "django":
     from django.core.asgi import get_asgi_application
 else:
-    from pergola_runtime.choice import get_asgi_application
+    try:
+        from pergola_runtime.choice import get_asgi_application
+    except ImportError:  # BASE names a commit before 0.7.0
+        from pergola_runtime.handler import get_asgi_application
 
 http = get_asgi_application()
 
