@@ -126,8 +126,8 @@ psql: environment ## open the application's database
 	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-config test-api test-migrations test-load test-infra test-smoke test-browser test-lean \
-	test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full ledger
+.PHONY: lint test test-app test-runtime test-config test-api test-migrations test-load test-infra test-smoke test-browser \
+	test-runtime-host test-recovery test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full ledger
 lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -136,8 +136,12 @@ lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
 	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate | xargs -0 $(BIN)/shellcheck
 
 # more processes than two cores, as many of its tests wait
-test-app: .venv/ready ## the sample application and the runtime, no service needed
+test-app: .venv/ready ## the sample application and the runtime's servers, no service needed
 	@$(BIN)/pytest -n 4 --dist worksteal tests/app $(ARGS)
+
+# most of these wait for a Redis that is stopped or suspended
+test-runtime: .venv/ready ## pergola_runtime alone, and with a Redis of its own
+	@$(BIN)/pytest -n 8 --dist worksteal tests/runtime/unit $(ARGS)
 
 test-config: .venv/ready ## settings, contracts, rendered files
 	@$(BIN)/pytest -n auto --dist worksteal tests/config $(ARGS)
@@ -160,8 +164,8 @@ test-smoke: .venv/ready ## the site as a client sees it, on the same replica
 test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREENSHOTS=dir keeps pictures)
 	@tests/with-replica $(BIN)/pytest tests/browser $(ARGS)
 
-test-lean: .venv/ready ## Django's requests by our handler as by its own, on the same replica (FULL=1: a soak)
-	@tests/with-replica $(BIN)/pytest tests/lean $(ARGS)
+test-runtime-host: .venv/ready ## Django's requests by our handler as by its own, on the same replica (FULL=1: a soak)
+	@tests/with-replica $(BIN)/pytest tests/runtime/host $(ARGS)
 
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
@@ -211,6 +215,6 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) runtime/pyproject.toml --extra servers -c requirements/app.txt -c requirements/runtime.txt -o requirements/servers.txt
 	$(LOCK) pyproject.toml --extra app --extra bench -c requirements/app.txt -o requirements/bench.txt
 	$(LOCK) tests/your_app/silk.in -c requirements/app.txt -o tests/your_app/silk.txt
-	$(LOCK) tests/lean/5.2.in -c requirements/app.txt -o tests/lean/5.2.txt
-	$(subst 3.11,3.13,$(LOCK)) tests/lean/6.1.in -o tests/lean/6.1.txt
+	$(LOCK) tests/runtime/host/5.2.in -c requirements/app.txt -o tests/runtime/host/5.2.txt
+	$(subst 3.11,3.13,$(LOCK)) tests/runtime/host/6.1.in -o tests/runtime/host/6.1.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt

@@ -6,12 +6,18 @@ settings. What each is: README.md.
 
 from dataclasses import dataclass, field, replace
 
-ENDPOINTS = ("hello", "row", "rows", "fanout", "session")
+ENDPOINTS = ("hello", "row", "rows", "fanout", "session", "cache", "blocking")
 WORKERS = 2
 GUNICORN = "gunicorn -w {workers} -b 127.0.0.1:{port} --backlog 4096 --timeout 120 --no-control-socket"
 DJANGO = "bench.project.asgi:application"
-# connections that live with their threads; what PgBouncer's restart waits for ends soon
-LEAN = {"PERGOLA_HANDLER": "lean", "PERGOLA_CONN_MAX_AGE": "10", "PERGOLA_THREADS": "3"}
+SERVING = "pergola_runtime.serving:application"  # as it is deployed; it loads DJANGO
+# connections live with their threads
+LEAN = {
+    "PERGOLA_APPLICATION": DJANGO,
+    "PERGOLA_HANDLER": "lean",
+    "PERGOLA_CONN_MAX_AGE": "10",
+    "PERGOLA_THREADS": "3",
+}
 STOCK = {"PERGOLA_HANDLER": "django", "PERGOLA_CONN_MAX_AGE": "0"}
 DIRECT = {"BENCH_DATABASE": "direct"}
 
@@ -26,9 +32,9 @@ class Service:
     runtime: str = "runtime"  # the folder that its pergola_runtime comes from
 
 
-def lean(name, workers=WORKERS, **environment):
+def lean(name, workers=WORKERS, application=SERVING, **environment):
     worker = "-k pergola_runtime.gunicorn.DrainingUvicornWorker"
-    return Service(name, f"{GUNICORN} {worker} {DJANGO}", LEAN | environment, workers)
+    return Service(name, f"{GUNICORN} {worker} {application}", LEAN | environment, workers)
 
 
 def stock(name, workers=WORKERS, **environment):
@@ -46,8 +52,10 @@ SERVICES = {
         lean("pergola"),
         lean("pergola-8", PERGOLA_THREADS="8"),
         lean("pergola-prepared", BENCH_PREPARED="yes"),
+        lean("pergola-vcache", BENCH_CACHE="django_vcache.backend.ValkeyCache"),
         stock("stock"),
         gthread("wsgi", 8),
+        gthread("wsgi-16", 16),
         gthread("wsgi-64", 64),
         Service("fastapi", f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.fast:application"),
         Service(
@@ -57,32 +65,32 @@ SERVICES = {
         ),
         Service("bare", f"{GUNICORN} -k uvicorn_worker.UvicornWorker bench.project.bare:application"),
         # --- the other servers, with the same application as pergola
-        Service("gunicorn-asgi", f"{GUNICORN} -k asgi {DJANGO}", LEAN),
+        Service("gunicorn-asgi", f"{GUNICORN} -k asgi {SERVING}", LEAN),
         Service(
             "uvicorn",
             "uvicorn --workers {workers} --host 127.0.0.1 --port {port} --backlog 4096 --no-access-log "
-            f"--lifespan off --ws none --log-level warning {DJANGO}",
+            f"--lifespan off --ws none --log-level warning {SERVING}",
             LEAN,
         ),
         Service(
             "hypercorn",
-            f"hypercorn -w {{workers}} -k uvloop -b 127.0.0.1:{{port}} --backlog 4096 {DJANGO}",
+            f"hypercorn -w {{workers}} -k uvloop -b 127.0.0.1:{{port}} --backlog 4096 {SERVING}",
             LEAN,
         ),
         Service(
             "granian",
             "granian --workers {workers} --host 127.0.0.1 --port {port} --backlog 4096 --loop uvloop "
-            f"--interface asginl --no-ws --log-level warning {DJANGO}",
+            f"--interface asginl --no-ws --log-level warning {SERVING}",
             LEAN,
         ),
         # one process each, on one socket
-        Service("daphne", f"daphne --fd {{fd}} --verbosity 0 {DJANGO}", LEAN, processes=WORKERS),
+        Service("daphne", f"daphne --fd {{fd}} --verbosity 0 {SERVING}", LEAN, processes=WORKERS),
         # --- the ways to the database
         lean("pergola-direct", **DIRECT),  # its threads are together fewer than max_connections
         stock("stock-direct", **DIRECT),
         stock("stock-pool", **DIRECT, BENCH_POOL="10"),  # connections of each worker, as PgBouncer has in all
         # --- the runtime of another commit: make bench BASE=
-        replace(lean("base"), runtime="base"),
+        replace(lean("base", application=DJANGO), runtime="base"),  # it may be older than SERVING
         # --- scaling
         lean("pergola-1", workers=1),
         stock("stock-1", workers=1),
@@ -109,12 +117,14 @@ CONTESTANTS = {
         Contestant("pergola-8", "pergola-8", endpoints=("row", "rows", "session")),
         Contestant("pergola-prepared", "pergola-prepared", endpoints=("row", "rows", "session")),
         Contestant("pergola-asyncdb", "pergola", "asyncdb", ("row", "rows")),
+        Contestant("pergola-vcache", "pergola-vcache", endpoints=("cache",)),
         Contestant("stock", "stock"),
         Contestant("stock-def", "stock", "def"),
         Contestant("wsgi", "wsgi", "def"),
         Contestant("wsgi-async", "wsgi"),
+        Contestant("wsgi-16", "wsgi-16", "def", ("blocking",)),
         Contestant("wsgi-64", "wsgi-64", "def"),
-        Contestant("fastapi", "fastapi", endpoints=("hello", "row", "rows", "fanout")),
+        Contestant("fastapi", "fastapi", endpoints=("hello", "row", "rows", "fanout", "cache")),
         Contestant("fastapi-autocommit", "fastapi-autocommit", endpoints=("row", "rows")),
         Contestant("bare", "bare", endpoints=("hello",)),
         *(Contestant(name, name) for name in ("gunicorn-asgi", "uvicorn", "hypercorn", "granian", "daphne")),

@@ -43,6 +43,7 @@ DATABASE_ENDPOINTS = ("row", "rows", "session")
 PACKAGES = [
     *("django", "asgiref", "gunicorn", "uvicorn", "uvicorn-worker", "uvloop", "httptools", "psycopg"),
     *("psycopg-pool", "channels", "daphne", "fastapi", "granian", "hypercorn", "aiohttp"),
+    *("redis", "django-vcache"),
 ]
 CONNECTIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND usename = '{user}' AND "

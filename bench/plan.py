@@ -23,7 +23,7 @@ class Group:
     @property
     def seconds(self):
         """Of one cell: with many clients a slow contestant's answers need longer than a fast one's."""
-        quick = 1 if self.endpoint == "hello" else 2
+        quick = 1 if self.endpoint in ("hello", "cache") else 2
         return {1: 1, 512: 3, 2000: 4}.get(self.clients, quick)
 
     @property
@@ -59,6 +59,8 @@ DEFAULT = (
     Group("rows", 64, (*FOUR, "pergola-prepared", "pergola-asyncdb")),
     Group("session", 64, (*THREE, "pergola-prepared")),
     Group("fanout", 200, (*FOUR, "wsgi-64")),
+    Group("cache", 64, ("pergola", "pergola-vcache", "stock")),
+    Group("blocking", 64, ("pergola", "stock", "wsgi-16")),
     *CLOSE,
     Group("row", 2000, ("pergola", "stock", *DATABASES)),
     Group("hello", 64, SERVERS),
@@ -69,10 +71,8 @@ DEFAULT = (
     Group("hello", 512, FOUR),
     Group("fanout", 512, ("pergola", "fastapi")),  # others' clients would wait for longer than a cell
     Group("session", 512, THREE),
-    Group("hello", 1, FOUR),
     Group("row", 1, FOUR),
     Group("rows", 1, FOUR),
-    Group("session", 1, THREE),
 )
 
 

@@ -17,6 +17,8 @@ ENDPOINTS = {
     "rows": "twenty rows with author and tags",
     "fanout": "three upstreams of 100 ms, together",
     "session": "a page for whoever is logged in",
+    "cache": "one value of Django's cache, in Redis",
+    "blocking": "one request in ten waits 1 s in a def view",
 }
 
 
@@ -89,6 +91,9 @@ TARGETS = (
     Target("pergola", "fastapi", "row", 64, 0.6),
     Target("pergola-prepared", "fastapi", "row", 64, 0.6),
     Target("pergola-asyncdb", "fastapi", "row", 64, 0.85),
+    Target("pergola", "stock", "blocking", 64, 1),
+    Target("pergola", "wsgi-16", "blocking", 64, 1),
+    Target("pergola", "stock", "cache", 64, 1),
 )
 MANY = ("pergola", "row", 2000, "direct")
 

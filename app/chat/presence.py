@@ -12,6 +12,7 @@ from collections import defaultdict
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
+from pergola_runtime.redispool import AsyncBoundedPool
 from redis.asyncio import Redis
 
 LIFETIME = 50  # seconds; more than two heartbeats, so that a late one takes nobody out
@@ -28,8 +29,8 @@ class InRedis:
     def client(self):
         loop = asyncio.get_running_loop()
         if loop not in self.clients:
-            self.clients[loop] = Redis.from_url(
-                settings.REDIS_URL, socket_timeout=2, socket_connect_timeout=2, decode_responses=True
+            self.clients[loop] = Redis.from_pool(
+                AsyncBoundedPool.from_url(settings.REDIS_URL, decode_responses=True)
             )
         return self.clients[loop]
 

@@ -112,6 +112,7 @@ CELERY_TASK_SOFT_TIME_LIMIT, CELERY_TASK_TIME_LIMIT = 50, 55
 # (!) The timeout is longer than the longest task (55 s) and than a retry's wait (4 s) together with the wait
 # for a process, which jobs hold for ten seconds each; else the message is given out a second time. That can
 # happen where many retries wait for one process, and costs a second run, which the job's row makes harmless.
+# A task with a delay of more than half the timeout is refused (celery.py).
 # What a killed worker held comes back after at most the timeout and one look (the interval),
 # or the lock of a worker that was killed while it looked.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -124,7 +125,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "interval_start": 0,
     "interval_step": 0.1,
     "socket_connect_timeout": 2,
-    "socket_timeout": 10,  # a Redis that is there but hangs holds no request for longer
+    "socket_timeout": 10,  # for an answer of a Redis that hangs; 0.4 in the servers of requests (asgi.py)
 }
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BEAT_SCHEDULE = {
@@ -179,7 +180,7 @@ TIME_ZONE = "UTC"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"plain": {"format": "%(levelname)s %(name)s [%(request_id)s]: %(message)s"}},
+    "formatters": {"plain": {"()": "pergola_runtime.logs.Formatter"}},
     "filters": {"request_id": {"()": "core.middleware.RequestIDFilter"}},
     "handlers": {
         "stderr": {"class": "logging.StreamHandler", "formatter": "plain", "filters": ["request_id"]}

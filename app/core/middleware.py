@@ -8,17 +8,13 @@ import logging
 import re
 import secrets
 import time
-from contextvars import ContextVar
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
+from pergola_runtime.logs import request_id
 
 # A client or a proxy may bring its own. It lands in our log, so nothing that could pass for a line of it.
 BROUGHT = re.compile(r"[A-Za-z0-9._-]{8,64}")
-
-# A context variable and not the request: log lines are written where no request is at hand. It is the task's
-# own, and asgiref carries it into the threads of sync_to_async and back.
-request_id = ContextVar("request_id", default="-")
 
 
 class RequestIDFilter(logging.Filter):

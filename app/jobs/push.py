@@ -10,18 +10,15 @@ import logging
 
 import redis
 from django.conf import settings
+from pergola_runtime.redispool import AsyncBoundedPool, BoundedPool
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 logger = logging.getLogger(__name__)
 
-# Once more and at once, for a connection that Redis closed while it was idle. redis-py's own retries would
-# hold a job up for seconds with each push while Redis is away.
-OPTIONS = {"socket_connect_timeout": 2, "retry": Retry(NoBackoff(), 1)}
-client = redis.Redis.from_url(settings.REDIS_URL, **OPTIONS) if settings.REDIS_URL else None
+# redis-py's own time limits and retries would delay a job or a request by seconds with each push while Redis
+# does not answer.
+client = redis.Redis(connection_pool=BoundedPool.from_url(settings.REDIS_URL)) if settings.REDIS_URL else None
 
 
 def channel(number):
@@ -44,8 +41,9 @@ async def listening(number):
     if not settings.REDIS_URL:
         yield nothing
         return
+    pool = AsyncBoundedPool.from_url(settings.REDIS_URL, max_connections=1)
     async with (
-        Redis.from_url(settings.REDIS_URL, socket_connect_timeout=2, retry=AsyncRetry(NoBackoff(), 1)) as own,
+        Redis.from_pool(pool) as own,
         own.pubsub(ignore_subscribe_messages=True) as subscription,
     ):
         try:

@@ -1,13 +1,16 @@
 """The outside reference: FastAPI with psycopg's async pool, through PgBouncer. No middleware, no ORM."""
 
+import json
 import os
 from contextlib import asynccontextmanager
 
+import redis.asyncio
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 from psycopg_pool import AsyncConnectionPool
 
 from bench.project import calls, sql
+from bench.project.names import CACHED, CACHED_SECONDS, VALUE
 
 POOL = AsyncConnectionPool(
     os.environ["DATABASE_URL"],
@@ -18,11 +21,12 @@ POOL = AsyncConnectionPool(
     # without it, psycopg's default, each block is a transaction: three ways to PostgreSQL for one query
     kwargs={"autocommit": "BENCH_AUTOCOMMIT" in os.environ},
 )
+CACHE = redis.asyncio.Redis.from_url(os.environ["REDIS_URL"])
 
 
 @asynccontextmanager
 async def lifespan(_):
-    async with POOL:
+    async with POOL, CACHE:
         yield
 
 
@@ -49,3 +53,12 @@ async def rows():
 @application.get("/async/fanout")
 async def fanout():
     return {"celsius": await calls.together()}
+
+
+@application.get("/async/cache")
+async def cache():
+    found = await CACHE.get(f"fastapi:{CACHED}")
+    if found is None:
+        found = json.dumps(VALUE)
+        await CACHE.set(f"fastapi:{CACHED}", found, CACHED_SECONDS)
+    return json.loads(found)

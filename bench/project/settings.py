@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from config.settings import *  # noqa: F403
-from config.settings import DATABASES, TEMPLATES
+from config.settings import CACHES, DATABASES, TEMPLATES
 
 ROOT_URLCONF = "bench.project.urls"
 ALLOWED_HOSTS = ["127.0.0.1"]
@@ -17,6 +17,9 @@ if os.environ.get("BENCH_DATABASE") == "direct":
     default["OPTIONS"] = default.get("OPTIONS", {}) | {
         "application_name": f"bench-{os.environ['BENCH_SERVICE']}"
     }
+# each backend has its own format, and so its own keys
+if "BENCH_CACHE" in os.environ:
+    CACHES["default"] |= {"BACKEND": os.environ["BENCH_CACHE"], "KEY_PREFIX": "bench"}
 if "BENCH_CONN_MAX_AGE" in os.environ:
     default["CONN_MAX_AGE"] = int(os.environ["BENCH_CONN_MAX_AGE"])
 if "BENCH_POOL" in os.environ:

@@ -1,12 +1,18 @@
 """Each endpoint as `async def` and as `def`, and those with rows on psycopg's own async pool as well."""
 
+import itertools
+import time
+
 from django.contrib.auth.decorators import login_required
+from django.core.cache import caches
 from django.http import HttpResponse, HttpResponseForbidden, JsonResponse
 from django.shortcuts import render
 from posts.models import Post
 
 from bench.project import calls, sql
-from bench.project.names import AUTHOR, ROWS
+from bench.project.names import AUTHOR, CACHED, CACHED_SECONDS, ROWS, VALUE
+
+numbers = itertools.count()  # of the requests to blocking() in this process
 
 
 def posts():
@@ -45,6 +51,22 @@ async def session(request):
     return render(request, "bench/page.html", {"user": user})
 
 
+async def cache(request):
+    """One aget(); only the first request stores the value."""
+    found = await caches["default"].aget(CACHED)
+    if found is None:
+        found = VALUE
+        await caches["default"].aset(CACHED, found, CACHED_SECONDS)
+    return JsonResponse(found)
+
+
+def blocking(request):
+    """As a view that calls a slow server by a synchronous client; `def` for every contestant."""
+    if next(numbers) % 10 == 0:
+        time.sleep(1)
+    return HttpResponse("hello")
+
+
 def hello_def(request):
     return HttpResponse("hello")
 
@@ -64,6 +86,14 @@ def fanout_def(request):
 @login_required
 def session_def(request):
     return render(request, "bench/page.html", {"user": request.user})
+
+
+def cache_def(request):
+    found = caches["default"].get(CACHED)
+    if found is None:
+        found = VALUE
+        caches["default"].set(CACHED, found, CACHED_SECONDS)
+    return JsonResponse(found)
 
 
 async def row_asyncdb(request, pk):

@@ -20,7 +20,7 @@ async def until_the_loop_ends():
 
 
 async def everything(scope, receive, send):
-    """Shows what its server can: a WebSocket is greeted, /version tells that of HTTP, and of lifespan."""
+    """Shows what its server can: it greets a WebSocket; /version and /server show HTTP and lifespan."""
     if scope["type"] == "lifespan":
         await receive()
         kept.append("lifespan")
@@ -32,8 +32,9 @@ async def everything(scope, receive, send):
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": "hello"})
         await receive()
-    elif scope["path"] == "/version":
-        body = f"{scope['http_version']} {' '.join(kept)}".encode()
+    elif scope["path"] in ("/version", "/server"):
+        told = {"/version": f"{scope['http_version']} {' '.join(kept)}", "/server": str(scope.get("server"))}
+        body = told[scope["path"]].encode()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
     else:

@@ -16,6 +16,7 @@ from waiting import wait_until
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PATIENCE = 60
+PYTHONPATH = {"PYTHONPATH": f"{ROOT / 'runtime/src'}:{ROOT / 'app'}"}
 PROXY = "X-Forwarded-Proto: https\r\nX-Forwarded-For: 192.0.2.7\r\n"  # what nginx sets
 
 
@@ -72,7 +73,7 @@ class Running:
 @contextlib.contextmanager
 def serving(arguments, path, *, cwd=HERE, env=None):
     log = Path(f"{path}.log")
-    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'runtime/src'}:{ROOT / 'app'}"} | (env or {})
+    environment = os.environ | PYTHONPATH | (env or {})
     with log.open("w") as stderr:
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
@@ -134,4 +135,6 @@ def parts(path, redis="redis://app:hush@127.0.0.1:1/0"):
 
 def manage(env, *arguments, cwd=ROOT / "app"):
     command = [sys.executable, "manage.py", *arguments]
-    return subprocess.run(command, cwd=cwd, env=os.environ | env, check=True, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | PYTHONPATH | env, check=True, capture_output=True, text=True
+    )

@@ -45,6 +45,24 @@ def test_every_websocket_hears_service_restart_and_every_disconnect_runs(tmp_pat
     assert server.log() == ""
 
 
+async def close_code_of(server, message):
+    server.connect().close()
+    async with asyncio.timeout(30), unix_connect(str(server.path), "ws://localhost/") as client:
+        await client.send(message)
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                assert await client.recv() == message
+                await client.close()
+    return client.close_code
+
+
+@pytest.mark.parametrize(("size", "code"), [(1000, 1000), (1001, 1009), (1_000_000, 1009)])
+def test_a_message_above_the_limit_closes_its_websocket_with_1009(tmp_path, size, code):
+    limits = ["--websocket-max-message-size", "1000", "--websocket-max-frame-size", "1000"]
+    with daphne(tmp_path / "ws.sock", APPLICATION, *limits, env={"SCRATCH": str(tmp_path)}) as server:
+        assert asyncio.run(close_code_of(server, "x" * size)) == code
+
+
 def test_stock_daphne_drops_them_without_a_word(tmp_path):
     """The day this fails, Daphne drains by itself and the subclass can go."""
     with daphne(tmp_path / "ws.sock", APPLICATION, module="daphne", env={"SCRATCH": str(tmp_path)}) as server:

@@ -83,8 +83,9 @@ def test_an_endless_request_is_cut_before_gunicorn_kills_the_worker(tmp_path):
         assert "SIGKILL" not in server.log()
 
 
-def test_the_proxys_headers_are_believed_where_the_unit_says_so(tmp_path):
-    with gunicorn(tmp_path / "web.sock", "asgi_apps:http", "--forwarded-allow-ips", "*") as server:
+def test_serving_takes_the_client_and_the_scheme_from_nginxs_headers(tmp_path):
+    own = {"PERGOLA_APPLICATION": "asgi_apps:http"}
+    with gunicorn(tmp_path / "web.sock", "pergola_runtime.serving:application", env=own) as server:
         assert server.get(headers=PROXY).endswith(b"https ('192.0.2.7', 0)")
 
 

@@ -1,11 +1,12 @@
 """A project that knows nothing of Pergola gets what production needs by pergola_runtime.settings."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from pergola_runtime.overlay import over
+from pergola_runtime.overlay import LAST_CACHE_NUMBER, over
 
 RUNTIME = Path(__file__).parents[2] / "runtime/src"
 ENVIRONMENT = {
@@ -104,10 +105,10 @@ def test_django_finds_nothing_to_say_before_a_deploy(project):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_project_without_asgi_is_served_by_djangos_own(project):
-    done = run(project, "-m", "gunicorn", "--check-config", "pergola_runtime.asgi:application")
+def test_a_project_without_asgi_gets_the_handler_that_is_chosen(project):
+    done = run(project, "-m", "gunicorn", "--check-config", "pergola_runtime.serving:application")
     assert done.returncode == 0, done.stderr
-    assert run(project, "-m", "pergola_runtime.overlay", "pergola_runtime.asgi:application").returncode == 0
+    assert "pergola_runtime's handler serves" in done.stderr
 
 
 def test_an_application_that_insists_on_settings_of_its_own_is_refused(project):
@@ -160,6 +161,7 @@ def test_the_database_is_reached_through_the_pooler_and_directly():
         "PASSWORD": "p@ss",
         "HOST": "/run/pgbouncer",
         "PORT": "6432",
+        "OPTIONS": {},
         "CONN_MAX_AGE": 0,
         "DISABLE_SERVER_SIDE_CURSORS": True,
     }
@@ -175,6 +177,53 @@ def test_an_engine_of_its_own_that_is_postgresql_stays():
     engine = "django.contrib.gis.db.backends.postgis"
     set_ = over({"DATABASES": {"default": {"ENGINE": engine, "HOST": "localhost"}}}, ENVIRONMENT)
     assert set_["DATABASES"]["default"]["ENGINE"] == engine
+
+
+def test_what_a_project_wants_of_its_database_stays():
+    own = {
+        "CONN_HEALTH_CHECKS": True,
+        "TEST": {"NAME": "other"},
+        "OPTIONS": {
+            "pool": {"max_size": 4},
+            "isolation_level": 3,
+            "host": "db.example.org",
+            "service": "shop",
+        },
+    }
+    set_ = over({"DATABASES": {"default": own}}, ENVIRONMENT)
+    default, direct = set_["DATABASES"]["default"], set_["DATABASES"]["direct"]
+    assert (default["CONN_HEALTH_CHECKS"], default["TEST"]) == (True, {"NAME": "other"})
+    assert default["OPTIONS"] == {"pool": {"max_size": 4}, "isolation_level": 3}
+    assert direct["OPTIONS"] == {"isolation_level": 3}
+
+
+def test_options_in_the_url_reach_the_driver():
+    url = f"{ENVIRONMENT['DATABASE_DIRECT_URL']}?options=-c%20statement_timeout%3D0"
+    set_ = over({}, ENVIRONMENT | {"DATABASE_DIRECT_URL": url})
+    assert set_["DATABASES"]["direct"]["OPTIONS"] == {"options": "-c statement_timeout=0"}
+
+
+@pytest.mark.parametrize(
+    ("own", "fix"),
+    [
+        (
+            {"OPTIONS": {"options": "-c statement_timeout=5s -c search_path=shop"}},
+            "set database_parameters to {statement_timeout: 5s, search_path: shop} instead, or use the alias",
+        ),
+        ({"OPTIONS": {"assume_role": "clerk"}}, "set database_parameters to {role: clerk} instead"),
+        ({"ENGINE": "django_tenants.postgresql_backend"}, "set pgbouncer_pool_mode to session"),
+        ({"ENGINE": "tenant_schemas.postgresql_backend"}, "set pgbouncer_pool_mode to session"),
+    ],
+)
+def test_what_does_not_work_through_the_pooler_is_refused_with_the_way_around(own, fix):
+    with pytest.raises(SystemExit, match=re.escape(fix)):
+        over({"DATABASES": {"default": own}}, ENVIRONMENT)
+
+
+def test_an_engine_that_needs_its_session_works_with_session_pooling():
+    own = {"ENGINE": "django_tenants.postgresql_backend"}
+    set_ = over({"DATABASES": {"default": own}}, ENVIRONMENT | {"PERGOLA_POOL_MODE": "session"})
+    assert set_["DATABASES"]["default"]["ENGINE"] == own["ENGINE"]
 
 
 REDIS_CACHE = "django.core.cache.backends.redis.RedisCache"
@@ -198,13 +247,71 @@ def test_a_cache_that_each_process_has_for_itself_becomes_one_for_all(own, backe
     assert set_["CACHES"]["files"] == {"BACKEND": "file"}
 
 
+def numbers_of(**own):
+    """The number of each alias's database in Redis."""
+    set_ = over({"CACHES": own}, ENVIRONMENT)
+    return {alias: int(cache["LOCATION"].rpartition("/")[2]) for alias, cache in set_["CACHES"].items()}
+
+
+def cache(location, backend=REDIS_CACHE, **options):
+    return {"BACKEND": backend, "LOCATION": location, "OPTIONS": options}
+
+
+@pytest.mark.parametrize("backend", [REDIS_CACHE, "django_redis.cache.RedisCache"])
+def test_caches_in_databases_of_their_own_stay_apart(backend):
+    """Otherwise one alias reads what another wrote under the same key, and its clear() empties both."""
+    own = {
+        "default": cache("redis://localhost/1", backend),
+        "pages": cache("redis://:secret@127.0.0.1:6379/1", backend) | {"KEY_PREFIX": "pages"},
+        "sessions": cache("redis://localhost/2", backend),
+        "replicated": cache(["redis://a/3", "redis://b/3"], backend),
+        "numbered": cache("redis://localhost", backend, db=4),
+        "pooled": cache("redis://localhost:6379", backend, CONNECTION_POOL_KWARGS={"db": 5, "timeout": 1}),
+        "asked": cache("redis://localhost?db=6", backend),
+        "near": cache("unix:///run/redis.sock?db=7", backend),
+        "elsewhere": cache("redis://other/1", backend),
+    }
+    numbers = numbers_of(**own)
+    assert numbers.pop("pages") == numbers["default"] == 0
+    assert len(set(numbers.values())) == len(numbers)
+    set_ = over({"CACHES": own}, ENVIRONMENT)["CACHES"]
+    assert "db" not in set_["numbered"]["OPTIONS"]
+    assert set_["pooled"]["OPTIONS"] == {"CONNECTION_POOL_KWARGS": {"timeout": 1}}
+
+
+def test_an_alias_more_moves_no_other():
+    """Two releases serve during a deploy, and a rollback goes back to the earlier one."""
+    before = {"default": cache("redis://h/0"), "sessions": cache("redis://h/2")}
+    after = {"api": cache("redis://h/1"), "sessions": before["sessions"], "default": before["default"]}
+    assert numbers_of(**before).items() <= numbers_of(**after).items()
+
+
+def test_no_cache_has_the_database_of_jobs_or_of_messages():
+    layers = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}
+    set_ = over({"CHANNEL_LAYERS": layers}, ENVIRONMENT)
+    layer = set_["CHANNEL_LAYERS"]["default"]["CONFIG"]["hosts"][0]["address"]
+    others = {int(url.rpartition("/")[2]) for url in (set_["CELERY_BROKER_URL"], layer)}
+    caches = {f"c{number}": cache(f"redis://h/{number}") for number in range(1 + LAST_CACHE_NUMBER)}
+    assert len(others) == 2
+    assert not others & set(numbers_of(**caches).values())
+
+
+@pytest.mark.parametrize("location", ["redis://other/1", f"redis://h/{LAST_CACHE_NUMBER + 1}"])
+def test_a_cache_that_would_share_a_database_with_another_is_refused(location):
+    own = {"one": cache("redis://h/1"), "two": cache(location)}
+    with pytest.raises(
+        SystemExit, match=r"CACHES\['two'\] is in database .*: name a number that no other Redis"
+    ):
+        numbers_of(**own)
+
+
 def test_a_cache_in_the_database_stays():
     own = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cache"}
     assert over({"CACHES": {"default": own}}, ENVIRONMENT)["CACHES"]["default"] == own
 
 
 def test_consumers_of_several_processes_meet():
-    url = ENVIRONMENT["REDIS_URL"]
+    url = ENVIRONMENT["REDIS_URL"].replace("/0", "/2")
     memory = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     for own in ({}, memory):
         assert over({"CHANNEL_LAYERS": own}, ENVIRONMENT)["CHANNEL_LAYERS"]["default"] == {

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import yaml
 from api.models import Token
-from app.servers import ROOT, parts
+from app.servers import PYTHONPATH, ROOT, parts
 from chat.models import Message, Room
 from core.models import Visit
 from django.contrib.auth.models import User
@@ -205,7 +205,7 @@ def test_another_process_sees_the_lock_and_it_ends_with_its_holder(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "manage.py", "shell", "--no-imports", "-v", "0", "-c", HOLD],
         cwd=ROOT / "app",
-        env=os.environ | parts(database),
+        env=os.environ | PYTHONPATH | parts(database),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

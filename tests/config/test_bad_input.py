@@ -16,7 +16,6 @@ UNREACHABLE = {"ansible_host": "198.18.0.1", "ansible_ssh_common_args": "-o Conn
 
 IMPOSSIBLE_DOMAINS = ["http://app.example.org", "app_1.example.org", "300.1.1.1", "app", "App.example.org"]
 DOMAINS = {"site_domain": IMPOSSIBLE_DOMAINS[0], "site_aliases": IMPOSSIBLE_DOMAINS[1:]}
-ONE_RELEASE = {"deploy_keep": 1}
 PORT_USED_TWICE = {"redis_port": 6432}
 OPERATOR_KEYS = [
     ([], "site_operator_keys is empty: name at least one SSH public key"),
@@ -35,7 +34,10 @@ APPLICATIONS = [
         "app_runtime is false, and app_http_server is granian, which takes systemd's socket by",
     ),
     ({"app_http_server": "apache"}, "must be one of: gunicorn, gunicorn-asgi, uvicorn, hypercorn, gran"),
-    ({"app_handler": "fast"}, "app_handler is 'fast': value of app_handler must be one of: lean, django"),
+    (
+        {"app_handler": "fast"},
+        "app_handler is 'fast': value of app_handler must be one of: auto, lean, django",
+    ),
     ({"app_threads": 0}, "app_threads is 0: synchronous code needs a thread, so write 1 or more"),
     ({"app_static_url": "static/"}, "app_static_url is 'static/': write it as a path such as /static/"),
     ({"app_media_url": "/"}, "app_media_url is '/': write it as a path such as /media/, or empty"),
@@ -43,13 +45,22 @@ APPLICATIONS = [
     ({"app_media_url": "/m/", "app_media": "none"}, "app_media_url is '/m/' and app_media is 'none': set"),
     ({"app_env": {"APP_SETTINGS_MODULE": "x"}}, "app_env holds APP_SETTINGS_MODULE: names are letters"),
 ]
+# (role: (a setting and its value that the role's preflight.yml refuses, how the message goes on))
+VALUES = {
+    "app": [("app_websocket_max_message", 0, "write a number of bytes, such as 1048576")],
+    "deploy": [
+        ("deploy_keep", 1, "the live release and the one to go back to stay, so write 2"),
+        ("deploy_free_mb", -1, "it is a number of megabytes, so write 0 or more"),
+    ],
+}
 # (role, task file) that refuses: the bad settings, each of which gets a host of its own in one shared run
 SHARED_RUN = {
     ("preflight", "settings"): [DOMAINS, PORT_USED_TWICE],
     ("base", "preflight"): [{"site_operator_keys": keys} for keys, _ in OPERATOR_KEYS],
     ("app", "preflight"): [*CELERY, *(bad for bad, _ in APPLICATIONS)],
-    ("deploy", "preflight"): [ONE_RELEASE],
 }
+for ROLE, CASES in VALUES.items():
+    SHARED_RUN.setdefault((ROLE, "preflight"), []).extend({name: value} for name, value, _ in CASES)
 
 
 def refusal(done):
@@ -113,10 +124,9 @@ def test_impossible_domains_are_refused_and_each_is_named(refused):
     ]
 
 
-def test_one_release_alone_leaves_none_to_go_back_to(refused):
-    assert "deploy_keep is 1: the live release and the one to go back to stay, so write 2" in refused(
-        ONE_RELEASE
-    )
+@pytest.mark.parametrize(("name", "value", "fix"), [case for cases in VALUES.values() for case in cases])
+def test_a_value_that_cannot_work_is_refused(refused, name, value, fix):
+    assert re.search(rf"{name} is {re.escape(str(value))}: .*{re.escape(fix)}", refused({name: value}))
 
 
 def test_a_port_used_twice_is_refused(refused):

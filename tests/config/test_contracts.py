@@ -1,6 +1,9 @@
 """Each setting once, each file from one place: what keeps the house from drifting."""
 
+import ast
 import re
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,36 @@ def test_the_runtime_is_told_what_it_reads(server):
     sources = [*(ROOT / "runtime/src").rglob("*.py"), ROOT / "app/config/env.py"]
     text = "\n".join(path.read_text() for path in sources)
     assert set(told) == set(re.findall(r"\"(PERGOLA_\w+)\"", text))
+
+
+# What the runtime imports only where the application has it, and what Django and Daphne bring.
+OF_OTHERS = {"celery", "django_redis", "sqlparse", "twisted"}
+
+
+def test_the_runtime_declares_what_it_imports():
+    project = tomllib.loads((ROOT / "runtime/pyproject.toml").read_text())["project"]
+    declared = sum(project["optional-dependencies"].values(), project["dependencies"])
+    declared = {re.match(r"[\w-]+", requirement)[0].replace("-", "_") for requirement in declared}
+    imported = set()
+    for path in (ROOT / "runtime/src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.partition(".")[0])
+    assert imported - declared - set(sys.stdlib_module_names) == OF_OTHERS | {"pergola_runtime"}
+
+
+def test_each_difference_from_djangos_handler_has_its_test():
+    page = (ROOT / "runtime/README.md").read_text().partition("### What differs")[2].partition("\n#")[0]
+    rows = [line for line in page.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 5
+    for row in rows:
+        tests = re.findall(r"`(test_\w+\.py)::(\w+)`", row)
+        assert tests, row
+        for file, name in tests:
+            text = (ROOT / "tests/runtime/host/inside" / file).read_text()
+            assert re.search(rf"^(async )?def {name}\(", text, re.M), f"{file} has no {name}"
 
 
 def test_infra_does_not_know_the_sample():

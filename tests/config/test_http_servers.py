@@ -72,6 +72,7 @@ def serving(server, tmp_path):
     path = tmp_path / "web.sock"
     (command,) = directive(unit, "ExecStart")
     told = dict(line.split("=", 1) for line in directive(unit, "Environment"))
+    told |= re.findall(r'^(PERGOLA_\w+)="(.*)"$', (server / "etc/app/app.env").read_text(), re.M)
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         path.chmod(0o660)
@@ -118,6 +119,10 @@ def test_a_server_does_what_the_table_says_and_finishes_what_runs(server_with, t
     own = {"app_home": str(tmp_path / "home"), "app_web_workers": 2, "app_asgi": "asgi_apps:everything"}
     with serving(server_with(app_http_server=name, **own), tmp_path) as running:
         assert re.search(rb"https [\[(]'192.0.2.7', 0[\])]$", running.get(headers=PROXY)), running.log()
+        named = running.get("/server", headers=PROXY, host="app.example.org:8443")
+        assert b"('app.example.org', 8443)" in named, running.log()
+        large = f"{PROXY}Cookie: large={'a' * 32_000}\r\n"  # as much as nginx passes on
+        assert running.get("/?" + "q" * 6_000, headers=large).startswith(b"HTTP/1.1 200"), running.log()
         told = servers_table()[name]
         assert {
             "HTTP/2 without TLS": speaks_http_2(running.path),
@@ -173,7 +178,9 @@ def test_the_table_says_who_speaks_http_2_with_tls(tmp_path, pair, name):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    kind = "gunicorn_asgi.HearingASGIWorker" if name == "gunicorn-asgi" else "gunicorn.DrainingUvicornWorker"
+    kind = (
+        "gunicorn_asgi.SignalSafeASGIWorker" if name == "gunicorn-asgi" else "gunicorn.DrainingUvicornWorker"
+    )
     worker = f"pergola_runtime.{kind}"
     command = TLS[name].format(port=port, worker=worker, **pair).split()
     environment = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src")}

@@ -122,7 +122,7 @@ def test_the_environment_is_a_machine_of_its_own(new_app):
     (settings,) = json.loads(shown.stdout).values()
     assert settings["machines_provider"] == "nspawn"
     assert settings["state_directory"].endswith(f"/{new_app.name}")
-    assert settings["app_application"] == "shop.asgi:application"
+    assert settings["app_application"] == "pergola_runtime.serving:application"
     theirs = ANSIBLE / "inventory/local/addresses.py"
     assert (new_app.inventory / "addresses.py").resolve() == theirs.resolve()
 

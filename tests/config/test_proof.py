@@ -35,11 +35,11 @@ def on_machines():
     ("name", "stale"),
     [
         ("infra/nginx/nginx.conf.j2", on_machines() | {"lint", "config"}),
-        ("runtime/src/pergola_runtime/handler.py", set(BY_NAME) - {"load"}),
+        ("runtime/src/pergola_runtime/lean.py", set(BY_NAME) - {"load"}),
         ("app/posts/views.py", set(BY_NAME) - {"load"}),
         ("requirements/control.txt", set(BY_NAME)),
         ("tests/proof/verdict.py", set(BY_NAME)),
-        ("runtime/README.md", on_machines() | {"app", "config"}),
+        ("runtime/README.md", on_machines() | {"app", "config", "runtime"}),
         (
             "tests/load/clients.py",
             {"lint", "app", "config", "load", "releases", "releases-full", "fresh-full"},

@@ -300,12 +300,12 @@ def test_changed_parts_run_by_groups_fastest_first_and_each_group_in_its_order(m
     known = ledger.Ledger()
     entry = {"digest": "0" * 64, "commit": "0" * 40, "date": "2026-11-30T00:00:00Z", "passed": 1, "failed": 0}
     entry |= {"cpu": 1, "speed": 1, "slowest": []}
-    seconds = {"lean": 900, "releases": 10, "infra": 20, "smoke": 5, "browser": 5, "fresh": 2000}
+    seconds = {"runtime-host": 900, "releases": 10, "infra": 20, "smoke": 5, "browser": 5, "fresh": 2000}
     known.entries = {name: entry | {"verdict": "passed", "seconds": took} for name, took in seconds.items()}
     chosen, later = verbs.changed(known, {"app/x.py": "100644 2"})
     names = [part.name for part in chosen]
     assert names[0] == "infra"
-    site = ["smoke", "browser", "lean", "releases"]
+    site = ["smoke", "browser", "runtime-host", "releases"]
     assert [name for name in names if name in site] == site
     # fresh tests a clone of HEAD, which has no uncommitted change
     assert {"servers", "bench", "fresh"} <= {part.name for part in later}

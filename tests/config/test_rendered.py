@@ -138,14 +138,21 @@ def test_the_pool_fits_into_what_postgresql_accepts(server):
 
 @pytest.mark.parametrize("cores", [1, 2, 64])
 def test_pgbouncer_takes_what_the_threads_of_both_slots_may_open(settings_with, cores):
-    """Unless said otherwise; more is refused before anything is changed."""
+    """With the defaults; more is refused before anything is changed."""
     known = settings_with(ansible_facts={"memtotal_mb": 4096, "processor_nproc": cores})
-    held = int(
-        re.search(r"^HELD = (\d+)", (ROOT / "runtime/src/pergola_runtime/threads.py").read_text(), re.M)[1]
+    source = (ROOT / "runtime/src/pergola_runtime/threads.py").read_text()
+    web, websocket = (
+        int(re.search(rf"^{name} = ([\d_]+)", source, re.M)[1]) * known[processes]
+        for name, processes in (("MOST", "app_web_workers"), ("SOCKETS", "app_websocket_processes"))
     )
-    a_thread = held * known["app_web_workers"] + known["app_websocket_processes"]
-    assert known["app_database_connections"] == 2 * known["app_threads"] * a_thread
+    assert known["app_database_connections"] == 2 * (web + websocket)
     assert known["app_database_connections"] <= known["pgbouncer_max_clients"]
+
+
+def test_daphne_is_told_the_longest_message(server, settings):
+    command = re.search(r"^ExecStart=(.*)$", (server / UNITS / "app-websocket@.service").read_text(), re.M)[1]
+    longest = settings["app_websocket_max_message"]
+    assert f" --websocket-max-message-size {longest} --websocket-max-frame-size {longest} " in command
 
 
 PLAIN = {"app_asgi": "", "app_websocket_path": "", "app_celery": "", "app_settings_overlay": True}
@@ -186,9 +193,13 @@ def test_what_the_overlay_wants_is_in_the_environment_file(server):
     assert set(REQUIRED) - {"STATIC_ROOT"} <= set(environment(server))
 
 
-def test_a_project_without_asgi_is_served_by_djangos_own(server_with):
-    unit = (server_with(**PLAIN) / UNITS / "app-web@.service").read_text()
-    assert "bin/gunicorn pergola_runtime.asgi:application " in unit
+def test_a_project_without_asgi_is_served_by_the_runtime(server_with):
+    server = server_with(**PLAIN)
+    assert (
+        "bin/gunicorn pergola_runtime.serving:application "
+        in (server / UNITS / "app-web@.service").read_text()
+    )
+    assert environment(server)["PERGOLA_APPLICATION"] == ""
 
 
 def test_without_the_runtime_nothing_of_it_is_run(server_with):
@@ -216,6 +227,6 @@ def test_stock_daphne_finds_its_socket(server_with, tmp_path):
         line = line.replace(written, meant)
     ran = subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
     socket = tmp_path / "blue/websocket-2.sock"
-    told = f"--proxy-headers --verbosity 0 --unix-socket {socket} shop.asgi:application"
-    assert ran.stdout.strip() == told
+    # without a limit of messages, which an older Daphne does not know
+    assert ran.stdout.strip() == f"--proxy-headers --verbosity 0 --unix-socket {socket} shop.asgi:application"
     assert not socket.exists()

@@ -126,7 +126,8 @@ class Load:
     # --- HTTP
 
     async def http_client(self, number):
-        kinds = list(itertools.product((1, 2) if self.contexts else (1,), (True, False), ("GET", "POST")))
+        versions = (1, 2) if self.contexts and not self.options.http_1 else (1,)
+        kinds = list(itertools.product(versions, (True, False), ("GET", "POST")))
         version, keep, method = kinds[number % len(kinds)]
         slow = number % 10 == 9
         what = f"{number} HTTP/{version} {'kept' if keep else 'single'}{' slow' if slow else ''}"
@@ -509,6 +510,7 @@ def arguments(given=None):
     add("--addresses", type=lambda text: text.split(","), default=[], help="local addresses, a,b,c")
     add("--users", type=lambda text: text.split(","), default=[], help="who log in: name:password,...")
     add("--http", type=int, default=100, help="HTTP clients (%(default)s)")
+    add("--http-1", action="store_true", help="none of them by HTTP/2")
     add("--websockets", type=int, default=100, help="chatters (%(default)s)")
     add("--rooms", type=int, default=10, help="that they are in (%(default)s)")
     add("--visitors", type=int, default=10, help="who order jobs (%(default)s)")

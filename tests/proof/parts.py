@@ -112,6 +112,20 @@ QUICK = (
         links=LINKED,
     ),
     Part(
+        "runtime",
+        "test-runtime",
+        (
+            *CONTROL,
+            *SERVERS,
+            "app/*",
+            "runtime/*",
+            "runtime/*.md",
+            "tests/runtime/unit/*",
+            "tests/runtime/host/inside/*",  # README names tests there
+        ),
+        "the runtime alone: which handler serves, the limits of Redis, delays of jobs",
+    ),
+    Part(
         "config",
         "test-config",
         CONFIG,
@@ -132,11 +146,11 @@ QUICK = (
     ),
     Part("load", "test-load", (*CONTROL, *SERVERS, "tests/load/*"), "that the load clients count every loss"),
 )
-LEAN = Part(
-    "lean",
-    "test-lean",
-    (*REPLICA, "tests/lean/*"),
-    "our request handler answers as Django's own, on Django 5.2 and 6.1",
+RUNTIME_HOST = Part(
+    "runtime-host",
+    "test-runtime-host",
+    (*REPLICA, "tests/runtime/host/*"),
+    "isolation and answers of our request handler beside Django's own, and Django's tests by it",
     place="replica",
     group="site",
 )
@@ -220,12 +234,23 @@ FULL = (
         variables={"RELEASES": "bookworm trixie", "FULL": "1", "ARGS": '-k "trixie or who_may_not"'},
     ),
     replace(
-        LEAN,
+        RUNTIME_HOST,
         name="soak",
         proves="ten minutes of stress on the runtime's threads, on each Django",
         group="soak",
         ci=False,
         variables={"FULL": "1", "ARGS": "-k test_threads"},
+    ),
+    replace(
+        RUNTIME_HOST,
+        name="runtime-servers",
+        proves="monitoring agents; the rest with each HTTP server and each Django",
+        group="soak",
+        ci=False,
+        variables={
+            "FULL": "1",
+            "ARGS": "-k 'not test_threads'",
+        },
     ),
     replace(
         RELEASES,
@@ -259,5 +284,6 @@ FULL = (
     ),
 )
 
-# In the order in which the groups begin: the quick parts run while the first replica is being built.
-PARTS = (INFRA, *QUICK, SMOKE, BROWSER, LEAN, RELEASES, FRESH, *FULL)
+# In the order in which the groups begin. By it both lanes of `make test-ci` end at about the same time: the
+# quick parts and infra in one, the site's and fresh in the other.
+PARTS = (*QUICK, SMOKE, BROWSER, RUNTIME_HOST, RELEASES, INFRA, FRESH, *FULL)

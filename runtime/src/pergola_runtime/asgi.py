@@ -1,5 +1,5 @@
-"""The ASGI application of a project that has none."""
+"""For units of a converge before 0.7.0; serving.py is what units name now."""
 
-from pergola_runtime.handler import get_asgi_application
+from pergola_runtime.choice import get_asgi_application
 
 application = get_asgi_application()

@@ -1,11 +1,11 @@
-"""Daphne that says goodbye: `python -m pergola_runtime.daphne --instance blue-1 config.asgi:application`
+"""Daphne that drains on SIGTERM: `python -m pergola_runtime.daphne --instance blue-1 config.asgi:application`
 
-`--systemd` in the instance's place takes the socket that systemd opened, to serve HTTP.
+With `--systemd` instead of an instance it takes the socket that systemd opened, to serve HTTP.
 
-Told to stop, Daphne itself drops every WebSocket without a close frame, never runs the consumers' disconnect
+On SIGTERM, Daphne itself drops every WebSocket without a close frame, never runs the consumers' disconnect()
 and cuts running HTTP requests (measured: 20 of 20 and 5 of 5). This one stops accepting, closes each
-WebSocket with 1012 (service restart), spread over a few seconds lest all clients come back at once, waits
-for consumers and running requests up to a limit, and exits with 0.
+WebSocket with 1012 (service restart), spread over a few seconds so that clients do not reconnect at once,
+waits for consumers and running requests up to a limit, and exits with 0.
 """
 
 import asyncio
@@ -25,12 +25,14 @@ from daphne.cli import CommandLineInterface
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
+from twisted.web.http import HTTPChannel
 
-from pergola_runtime.handler import consumers
+from pergola_runtime.choice import consumers
 
 logger = logging.getLogger(__name__)
 
 SERVICE_RESTART = 1012
+HEADERS = 256 * 1024  # bytes of a request's headers; nginx limits them, and Twisted's own limit is 16 kB
 SETTLE_SECONDS = 0.5  # for what was accepted, but not read yet
 # For a client's answer to the close frame. Autobahn's own 1 is less than a phone takes, or a busy machine;
 # a client that sends while its connection is cut may see the reset before it has read the frame.
@@ -38,6 +40,9 @@ CLOSE_SECONDS = 5
 BACKLOG = 4096  # connections that wait for accept(), cut to net.core.somaxconn; Twisted's own are 50
 FIRST_SOCKET = 3  # sd_listen_fds(3)
 TICK_SECONDS = 0.05
+
+
+HTTPChannel.totalHeadersSize = HTTPChannel.MAX_LENGTH = HEADERS
 
 
 class DrainingServer(Server):
@@ -51,7 +56,12 @@ class DrainingServer(Server):
     def run(self):
         # Twisted installs its own handlers when the reactor starts; in its shutdown trigger, closing hangs.
         reactor.callWhenRunning(self.install_signal_handlers)
+        reactor.callWhenRunning(self.close_with_a_code)
         super().run()
+
+    def close_with_a_code(self):
+        """Let Autobahn close with a code, such as 1009 for a large message, and not drop the client."""
+        self.ws_factory.setProtocolOptions(failByDrop=False)
 
     def install_signal_handlers(self):
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -63,7 +73,7 @@ class DrainingServer(Server):
         super().listen_success(port)
 
     def start_draining(self):
-        if self.draining:  # a second signal is a person who will not wait
+        if self.draining:  # a second signal stops at once
             self.stop()
         else:
             self.draining = asyncio.ensure_future(self.drain())

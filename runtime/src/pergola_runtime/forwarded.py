@@ -1,12 +1,5 @@
-"""The application of PERGOLA_APPLICATION, with the client's address: `pergola_runtime.forwarded:application`
+"""For units of a converge before 0.7.0; serving.py is what units name now."""
 
-For servers that do not read X-Forwarded-For themselves, or not on a unix socket, where Django would have no
-REMOTE_ADDR. Every proxy is believed, as nginx alone reaches the socket, and sets those headers anew.
-"""
+from pergola_runtime.serving import application
 
-import os
-
-from uvicorn.importer import import_from_string
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-
-application = ProxyHeadersMiddleware(import_from_string(os.environ["PERGOLA_APPLICATION"]), trusted_hosts="*")
+__all__ = ["application"]

@@ -32,7 +32,7 @@ class ActivatedServer(Server):
         return f"file descriptor {FIRST_SOCKET}"
 
 
-class HearingWorker(mp.WorkerProcess):
+class SignalSafeWorker(mp.WorkerProcess):
     """Forked with signals held back, as until then it has the handlers of its parent."""
 
     def start(self):
@@ -51,6 +51,6 @@ def scheduler_that_listens(loop, *args, **options):
 
 if __name__ == "__main__":
     cli.Server = ActivatedServer
-    mp.WorkerProcess = HearingWorker
+    mp.WorkerProcess = SignalSafeWorker
     mp._new_cbscheduler = scheduler_that_listens
     cli.entrypoint()

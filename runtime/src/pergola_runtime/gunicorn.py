@@ -1,4 +1,4 @@
-"""A gunicorn worker that loses no request when it is told to stop, and sends a short answer in one packet.
+"""A gunicorn worker that loses no request when it stops, and sends a short answer in one packet.
 
 uvicorn closes its listening sockets and, in the same turn of the event loop, every connection on which no
 request has been parsed yet. A request that nginx has just sent meets a reset, which nginx reports as 502.
@@ -38,7 +38,7 @@ class DrainingServer(Server):
         await super().shutdown(sockets)
         # uvicorn raises the signal again on its way out, which ends the process with the loop still open.
         # What an application holds in an async generator until the loop ends (its pooled clients) is closed
-        # here, once the requests that were cut have let go of theirs.
+        # here, once the requests that were cut have released theirs.
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=EXIT_SECONDS / 2)
         await asyncio.get_running_loop().shutdown_asyncgens()
@@ -47,8 +47,8 @@ class DrainingServer(Server):
 class Whole:
     """A transport that sends the head of an answer with the beginning of its body.
 
-    uvicorn writes them one after the other, and each write is a packet. A head waits for what is written
-    next, until the event loop's next turn at the latest: a stream's waits for nobody.
+    uvicorn writes them one after the other, and each write is a packet. A head waits for the next write,
+    until the event loop's next turn at the latest.
     """
 
     def __init__(self, transport, loop):
@@ -61,6 +61,8 @@ class Whole:
         return getattr(self.transport, name)
 
     def write(self, data):
+        if not data:  # the body of a 204; asyncio's writelines() would keep an empty part for good
+            return
         if self.head:
             head, self.head = self.head, b""
             self.transport.writelines([head, data])  # (!) joined, a large body would be copied
@@ -86,7 +88,7 @@ class Protocol(HttpToolsProtocol):
         self.transport = Whole(transport, self.loop)
 
     def eof_received(self):
-        self.transport.flush()  # uvloop closes behind it
+        self.transport.flush()  # uvloop closes the transport after it
 
 
 class DrainingUvicornWorker(UvicornWorker):
@@ -96,7 +98,13 @@ class DrainingUvicornWorker(UvicornWorker):
     subclasses this and sets its own CONFIG_KWARGS.
     """
 
-    CONFIG_KWARGS: ClassVar[dict] = {"loop": "uvloop", "http": Protocol, "lifespan": "off", "ws": "none"}
+    CONFIG_KWARGS: ClassVar[dict] = {
+        "loop": "uvloop",
+        "http": Protocol,
+        "lifespan": "off",
+        "ws": "none",
+        "proxy_headers": False,
+    }
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

@@ -1,13 +1,17 @@
-"""The application for Hypercorn's workers: `hypercorn pergola_runtime.hypercorn:application`, forwarded.py's.
+"""The application for Hypercorn's workers: `hypercorn pergola_runtime.hypercorn:application`, serving.py's.
 
-Told to stop, Hypercorn tells its workers by an event, and ends all of them by a signal as soon as the first
-has nothing left to do: requests in flight are cut. A worker that ignores the signal ends by the event.
+On SIGTERM, Hypercorn sets an event for its workers, and sends all of them a signal as soon as the first has
+no request left: requests in progress are cut. A worker that ignores the signal exits by the event.
 """
 
 import signal
 
-from pergola_runtime.forwarded import application
+from hypercorn.config import Config
+
+from pergola_runtime.serving import application
 
 __all__ = ["application"]
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+# Hypercorn's default is 16 kB; nginx limits a request's headers.
+Config.h11_max_incomplete_size = 256 * 1024

@@ -6,12 +6,16 @@ database, the cache or code of the project. What a project wrote itself, its sub
 stays as it is.
 """
 
-from functools import partial
+import sys
+from functools import partial, wraps
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.contrib import auth
 from django.contrib.messages.storage.base import BaseStorage
+from django.middleware.csrf import CsrfViewMiddleware
+from django.utils import deprecation, module_loading
+from django.utils.deprecation import MiddlewareMixin
 from django.utils.functional import SimpleLazyObject
 from django.utils.module_loading import import_string
 
@@ -19,6 +23,7 @@ from pergola_runtime import threads
 
 LARGE = 65536  # bytes; what takes longer to compute with than to send to a thread
 
+HOOKS = ("process_request", "process_view", "process_response")
 SESSIONS = "django.contrib.sessions.backends."
 MESSAGES = "django.contrib.messages.storage."
 
@@ -26,6 +31,7 @@ MESSAGES = "django.contrib.messages.storage."
 class InPlace:
     """Before a class of Django's among the bases: its hooks run in the event loop's thread."""
 
+    @wraps(MiddlewareMixin.__acall__)  # agents report a method by its name
     async def __acall__(self, request):
         response = hasattr(self, "process_request") and self.process_request(request)
         response = response or await self.get_response(request)
@@ -46,6 +52,7 @@ class OfBody(InPlace):
 
 
 class Csrf(InPlace):
+    @wraps(CsrfViewMiddleware.process_view)
     async def process_view(self, request, callback, callback_args, callback_kwargs):
         check = super().process_view
         safe = request.method in ("GET", "HEAD", "OPTIONS", "TRACE")
@@ -56,7 +63,7 @@ class Csrf(InPlace):
 
 
 class Session(InPlace):
-    """Saving by Django's async session API is several ways to the thread. Its synchronous one is one way."""
+    """Django's async session API saves in several thread hops; the synchronous one needs one."""
 
     def blocks(self, request, response):
         modified = getattr(getattr(request, "session", None), "modified", None)
@@ -64,7 +71,7 @@ class Session(InPlace):
 
 
 class Authentication(InPlace):
-    """`request.auser()` is one way to the thread, not one for each query."""
+    """`request.auser()` needs one thread hop, not one for each query."""
 
     def __init__(self, get_response):
         super().__init__(get_response)
@@ -98,7 +105,7 @@ async def auser(request):
 
 
 def get_user(request):
-    """Where the session and the backend are Django's own, which only read."""
+    """In one hop, where the session and the backend are Django's own."""
     return auth.get_user(request)
 
 
@@ -114,10 +121,11 @@ class Message(InPlace):
         return not known or storage.used or storage.added_new
 
 
-def let_go(request):
-    """Of a request that has ended, by what is on it: its user and its messages know it.
+def break_cycles(request):
+    """Break the reference cycles of a request that has ended with its user and its messages.
 
-    Such a circle waits for the garbage collector. Who has kept them finds what was on it when it ended.
+    They would wait for the garbage collector. Code that kept either still finds the values that the request
+    had.
     """
     ended = object.__new__(type(request))
     vars(ended).update(vars(request))
@@ -150,7 +158,7 @@ IN_PLACE = {
 
 
 def computes(kind):
-    """Whether this project's settings leave it at computing."""
+    """Whether this class only computes, with this project's settings."""
     return {
         Csrf: not settings.CSRF_USE_SESSIONS,
         InPlace: type(settings.ALLOWED_HOSTS) in (list, tuple),  # a class of the project's may ask a database
@@ -159,10 +167,35 @@ def computes(kind):
     }.get(kind, True)
 
 
-def in_place(path):
-    """What to take as this middleware: what has this name, where it is not Django's."""
-    middleware = import_string(path)
+def in_place(imports):
+    """An import_string() that returns Django's own middleware in place; any other as `imports` returns it.
+
+    An agent's import_string() returns a class of its own around Django's, with the names of Django's. So the
+    class is replaced where Django looks it up, below the agent's function, which then wraps ours.
+    """
+
+    def load(path):
+        def look_up(module_path, name):
+            found = cached(module_path, name)
+            return placed(found) if f"{module_path}.{name}" == path else found
+
+        cached, module_loading.cached_import = module_loading.cached_import, look_up
+        try:
+            return imports(path)
+        finally:
+            module_loading.cached_import = cached
+
+    return load
+
+
+def placed(middleware):
     kind = IN_PLACE.get(f"{middleware.__module__}.{getattr(middleware, '__qualname__', '')}")
     if kind is None or not computes(kind):
         return middleware
-    return type(middleware.__name__, (kind, middleware), {"__module__": __name__})
+    if not threads.is_defined_in(deprecation, MiddlewareMixin.__acall__):
+        return middleware  # InPlace would hide an agent's
+    hooks = filter(None, (getattr(middleware, name, None) for name in HOOKS))
+    if not all(threads.is_defined_in(sys.modules[middleware.__module__], hook) for hook in hooks):
+        return middleware  # a project's or a package's, which may reach the database
+    # under Django's name, by which agents report it
+    return type(middleware.__name__, (kind, middleware), {"__module__": middleware.__module__})

@@ -7,12 +7,25 @@ right on a server of Pergola: its secrets, its addresses, and what each process 
 """
 
 import importlib
+import re
 import sys
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pergola_runtime.pooling import database_problem
 
 MODULE = "pergola_runtime.settings"
 REQUIRED = ("SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL", "DATABASE_DIRECT_URL", "REDIS_URL", "STATIC_ROOT")
-CELERY_DATABASE = "1"  # the cache's clear() empties the whole one that it stands in
+# Databases of Redis. A cache's clear() empties its whole database, so jobs, messages and each cache with a
+# place of its own in the project's settings have one here. infra/redis/redis.conf.j2 has the number of all.
+DEFAULT_CACHE_DATABASE, CELERY_DATABASE, CHANNELS_DATABASE = 0, 1, 2
+# of a cache in another place than `default`: this plus the project's own number, the same in each release
+FIRST_CACHE_DATABASE = 3
+DATABASES_OF_REDIS = 32
+LAST_CACHE_NUMBER = DATABASES_OF_REDIS - FIRST_CACHE_DATABASE - 1
+# of DATABASES: how the project uses its database, wherever it is
+KEPT = ("ATOMIC_REQUESTS", "AUTOCOMMIT", "CONN_HEALTH_CHECKS", "TEST", "TIME_ZONE")
+# of OPTIONS: where the database is
+ADDRESSES = ("dbname", "host", "hostaddr", "passfile", "password", "port", "service", "user")
 # each process has its own, which the others never see
 PRIVATE_CACHES = ("locmem.LocMemCache", "dummy.DummyCache")
 REDIS_CACHES = ("django.core.cache.backends.redis.", "django_redis.")
@@ -29,8 +42,9 @@ def postgresql(url, own):
     """A database's settings from its URL; how the project uses it is the project's own choice."""
     parts = urlsplit(url)
     engine = own.get("ENGINE", "")
-    kept = {key: own[key] for key in ("ATOMIC_REQUESTS", "TIME_ZONE") if key in own}
-    return kept | {
+    options = {key: value for key, value in own.get("OPTIONS", {}).items() if key not in ADDRESSES}
+    return {key: own[key] for key in KEPT if key in own} | {
+        "OPTIONS": options | dict(parse_qsl(parts.query)),
         # PostGIS, or one that measures
         "ENGINE": engine if "postg" in engine else "django.db.backends.postgresql",
         "NAME": unquote(parts.path.lstrip("/")),
@@ -44,27 +58,82 @@ def postgresql(url, own):
     }
 
 
+def without_pool(own):
+    """A few long sessions need no pool."""
+    return own | {"OPTIONS": {key: value for key, value in own.get("OPTIONS", {}).items() if key != "pool"}}
+
+
 def databases(own, environ):
     default = own.get("default", {})
+    if problem := database_problem("default", default, environ):
+        sys.exit(f"{MODULE}: {problem}")
     return own | {
         # no cursor outlives a transaction, after which PgBouncer gives the connection to others
         "default": postgresql(environ["DATABASE_URL"], default) | {"DISABLE_SERVER_SIDE_CURSORS": True},
-        "direct": postgresql(environ["DATABASE_DIRECT_URL"], default) | {"TEST": {"MIRROR": "default"}},
+        "direct": postgresql(environ["DATABASE_DIRECT_URL"], without_pool(default))
+        | {"TEST": {"MIRROR": "default"}},
     }
 
 
+def redis_database(url, number):
+    return urlsplit(url)._replace(path=f"/{number}").geturl()
+
+
+def place(cache):
+    """Where a project's cache is: (server, number of its database in Redis)"""
+    location, options = cache.get("LOCATION") or "", cache.get("OPTIONS", {})
+    first = location if isinstance(location, str) else next(iter(location), "")
+    url = urlsplit(re.split("[;,]", first)[0])  # of a list of replicas
+    path, query = url.path.strip("/"), dict(parse_qsl(url.query))
+    if url.scheme == "unix":
+        server, path = path, ""
+    else:
+        server = (url.hostname or "").replace("localhost", "127.0.0.1"), url.port or 6379
+    # in the order in which redis-py, Django and django-redis take them
+    numbers = query.get("db"), path, options.get("db"), options.get("CONNECTION_POOL_KWARGS", {}).get("db")
+    return server, next((int(number) for number in numbers if str(number).isdecimal()), 0)
+
+
+def without_number(options):
+    """The number is in the URL."""
+    kept = {key: value for key, value in options.items() if key != "db"}
+    if "CONNECTION_POOL_KWARGS" in kept:
+        kept["CONNECTION_POOL_KWARGS"] = without_number(kept["CONNECTION_POOL_KWARGS"])
+    return kept
+
+
 def caches(own, url):
+    """Aliases that the project has in the same database share one here as well; others have their own."""
+    own = {"default": {}} | own
+    default = own["default"]
+    of_default = place(default) if default.get("BACKEND", "").startswith(REDIS_CACHES) else None
+    taken = {}  # the project's place of a cache, by the number of its database here
+
+    def placed(alias, cache):
+        where = place(cache)
+        number = DEFAULT_CACHE_DATABASE if where == of_default else FIRST_CACHE_DATABASE + where[1]
+        if number >= DATABASES_OF_REDIS or taken.setdefault(number, where) != where:
+            sys.exit(
+                f"{MODULE}: CACHES[{alias!r}] is in database {where[1]}, and Pergola has one Redis for all "
+                f"caches: name a number that no other Redis of yours has, up to {LAST_CACHE_NUMBER}"
+            )
+        options = {"OPTIONS": without_number(cache["OPTIONS"])} if "OPTIONS" in cache else {}
+        return cache | options | {"LOCATION": redis_database(url, number)}
+
     def shared(alias, cache):
         backend = cache.get("BACKEND", "")
         if alias == "default" and (not backend or backend.endswith(PRIVATE_CACHES)):
             prefix = {"KEY_PREFIX": cache["KEY_PREFIX"]} if "KEY_PREFIX" in cache else {}
-            return prefix | {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": url}
-        return cache | {"LOCATION": url} if backend.startswith(REDIS_CACHES) else cache
+            ours = {"BACKEND": "django.core.cache.backends.redis.RedisCache"}
+            return prefix | ours | {"LOCATION": redis_database(url, DEFAULT_CACHE_DATABASE)}
+        return placed(alias, cache) if backend.startswith(REDIS_CACHES) else cache
 
-    return {alias: shared(alias, cache) for alias, cache in ({"default": {}} | own).items()}
+    return {alias: shared(alias, cache) for alias, cache in own.items()}
 
 
 def channel_layers(own, url):
+    url = redis_database(url, CHANNELS_DATABASE)
+
     def shared(layer):
         backend, config = layer.get("BACKEND", ""), layer.get("CONFIG", {})
         if not backend or backend.endswith("InMemoryChannelLayer"):
@@ -146,7 +215,7 @@ def logging(own):
         return {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": {"plain": {"format": "%(levelname)s %(name)s: %(message)s"}},
+            "formatters": {"plain": {"()": "pergola_runtime.logs.Formatter"}},
             "handlers": handlers,
             "root": {"handlers": ["stderr"], "level": "WARNING"},
             "loggers": {"django": {"handlers": [], "level": "WARNING"}},
@@ -167,13 +236,13 @@ def over(own, environ, directory="."):
     if missing:
         sys.exit(f"{MODULE} wants {', '.join(missing)} in the environment: run it as app-manage does")
     redis = environ["REDIS_URL"]
-    broker = urlsplit(redis)._replace(path=f"/{CELERY_DATABASE}").geturl()
+    broker = redis_database(redis, CELERY_DATABASE)
     names_set = {
         "DEBUG": False,
         "SECRET_KEY": environ["SECRET_KEY"],
         "ALLOWED_HOSTS": names(environ["ALLOWED_HOSTS"]),
         "CSRF_TRUSTED_ORIGINS": names(environ.get("CSRF_TRUSTED_ORIGINS", "")),
-        # nginx sets it anew on each request, and nobody else reaches the application
+        # nginx overwrites it on each request, and no other client reaches the application
         "SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https"),
         "USE_X_FORWARDED_HOST": False,
         "SESSION_COOKIE_SECURE": True,

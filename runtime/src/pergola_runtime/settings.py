@@ -1,4 +1,4 @@
-"""The settings of a project that knows nothing of Pergola, with what production needs set over them.
+"""The settings of a project that has no support for Pergola, with what production needs set over them.
 
 DJANGO_SETTINGS_MODULE=pergola_runtime.settings; the project's own module is named by APP_SETTINGS_MODULE.
 What is set, and why: overlay.py.
@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from pergola_runtime.overlay import over
+from pergola_runtime.versions import installed
 
 if "APP_SETTINGS_MODULE" not in os.environ:
     raise SystemExit(
@@ -22,3 +23,11 @@ own = {
 globals().update(own)
 # every process of a release starts in its source's directory
 globals().update(over(own, os.environ, Path.cwd()))
+
+# here, as workers, beat and management commands read these settings too
+if installed("celery"):
+    from pergola_runtime.delays import refuse_long_delays
+    from pergola_runtime.logs import follow_jobs
+
+    refuse_long_delays()
+    follow_jobs()

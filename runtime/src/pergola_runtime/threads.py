@@ -1,102 +1,143 @@
 """The threads of a worker process, and with them its database connections.
 
-asgiref gives each request a new thread for its synchronous code, and ends it with the request: a database
-connection cannot outlive it. Here the threads live as long as the process. A request takes one at its first
-synchronous call, but for Django's own reading, and keeps it for itself: all of its calls run there, and those
-of nobody else. What it says to its connection, or puts into a `threading.local`, is its own. When it and its
-last call have ended, it gives it back, without an open transaction.
+Django's ASGI handler gives each request a thread of its own for its synchronous code, and ends the thread
+and its connections with the request. Here threads live as long as the process and serve one request after
+another, as under WSGI. From its first synchronous call until it has ended, with its stream and the last of
+its calls, a request holds one thread alone, so that what it puts into a `threading.local`, onto the
+connection or into its session is its own. Then the thread returns to the pool, without an open transaction
+and without a connection whose session was altered (sessions.py).
 
-A request enters only while fewer than PERGOLA_THREADS calls run, and one that has a thread goes on at once.
-Others wait their turn, in the order of asking and without holding up the event loop. So the threads that run
-are few, and those that are held by a request that waits for something else may be more, up to a bound.
+Threads that compute compete for the interpreter, so few run at a time: PERGOLA_THREADS calls have a slot. A
+request that holds a thread continues at once. Others wait for a slot, in order, while the event loop runs
+on. A call that waits (for another server, a lock, the event loop) or computes outside of the interpreter
+loses its slot after a few milliseconds, as a scheduler hands off a blocked thread, and one that computes in
+it for long after a tenth of a second, so that none of them delays the short ones.
 """
 
 import asyncio
 import contextlib
-import ctypes
+import functools
 import os
 import queue
-import select
-import struct
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent.futures import Executor
 from contextvars import copy_context
+from types import FunctionType
 
 from asgiref import sync
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from django.db.backends.signals import connection_created
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import query
 
-MAX_AGE = 10  # seconds for which a connection is kept; PgBouncer, told to stop, waits for all of them to go
-# calls at once in one process, unless PERGOLA_THREADS says otherwise; more of them fight for the interpreter:
-# asked by 64 at once for twenty rows, 8 took a tenth more processor time than 3
-LIMIT = 3
-HELD = 16  # times as many threads may be held, by requests that wait for something else between two calls
-# seconds between a request's call and others being let in for it; most requests end in less, and the same few
-# threads do: without, a row by a `def` view took a quarter more
-GRACE = 0.005
-IDLE = 0  # libpq's PQTRANS_IDLE: no transaction
+from pergola_runtime import sessions
+from pergola_runtime.choice import limit
+from pergola_runtime.database import (
+    close,
+    hung_up,
+    lost,
+    needs_cleaning,
+    obsolete,
+    transaction_is_open,
+    untouched,
+)
 
-# Django's own reading leaves nothing of the request on a thread: until a request calls something else, it
-# takes any thread for each call and holds none between, so that few threads do
-NAMES = "_fetch_all aggregate contains count earliest exists first get in_bulk last latest"
+# Threads of one process, most of which wait: 70 kB each, and at most one connection. Django's handler has no
+# bound.
+MOST = 2000
+SOCKETS = 10_000  # in a process with WebSockets, which hold their threads for hours
+IDLE_SECONDS = 60  # after which a thread that serves no request ends
+# Seconds for which a request keeps its slot after a call. Most requests end earlier, and the same few threads
+# serve them: without it, a row by a `def` view took a quarter more time.
+GRACE = 0.005
+# Seconds after which a call that used no processor time loses its slot to one that waits for it; and the same
+# in a process that computes all the time, in which a call that computes waits for the interpreter as well.
+HANDOFF = 0.005
+HANDOFF_BUSY = 0.025
+# Seconds within which a look is on time (uvloop's clock counts milliseconds). While calls hold the
+# interpreter, a look waits for it, up to 5 ms for each of them. So many on time in a row say that the
+# interpreter is mostly idle: calls wait, or compute outside of it, as a password's hash does.
+ON_TIME = 0.002
+IN_A_ROW = 4
+# Seconds after which a call that computes loses its slot as well, and a request (a stream, a WebSocket) keeps
+# its slot no longer than its call. Short requests, which are most, have ended by then.
+LONG = 0.1
+# Times as many calls may begin after a look that found most of them waiting, and how many more at most: the
+# event loop starts their threads.
+MORE = 4
+AT_ONCE = 100
+# Seconds after which a request that makes no call, such as a stream, has its connection closed if its session
+# was not altered: the next call opens an equal one.
+REST = 2
+
+NAMES = "_fetch_all aggregate contains count earliest exists explain first get in_bulk last latest"
 READING = {getattr(query.QuerySet, name) for name in NAMES.split()}
 
-# not Python's: with a time limit of 0 it is no reason to give the interpreter away, and to wait for it again
-poll = ctypes.PyDLL(None).poll
+
+def is_defined_in(module, function):
+    """Whether this is a function of that module, and not one that an agent has put in its place.
+
+    A wrapper that passes attributes through, as wrapt's do, is of another type.
+    """
+    return type(function) is FunctionType and function.__globals__ is vars(module)
+
+
+# What runs a call in a thread; agents patch it to pass their context on.
+UNPATCHED = (sync.sync_to_async, sync.SyncToAsync.__call__, sync.SyncToAsync.thread_handler)
+UNPATCHED = UNPATCHED if all(is_defined_in(sync, function) for function in UNPATCHED) else (None, None, None)
 
 
 class Own(threading.local):
-    request = None  # whose call this thread runs
+    request = None  # the Calls whose call this thread runs
 
 
 own = Own()
 
 
-def limit(environ=os.environ):
-    text = environ.get("PERGOLA_THREADS") or str(LIMIT)
-    if not text.isdecimal() or int(text) < 1:
-        raise ImproperlyConfigured(f"PERGOLA_THREADS={text} is no whole number from 1 on: set app_threads")
-    return int(text)
-
-
 class Worker:
-    """One thread, of one request at a time."""
+    """A thread that serves one request at a time."""
 
     def __init__(self, pool):
         self.pool = pool
         self.queue = queue.SimpleQueue()
-        # chores: something is to be done before the thread is given back
-        self.held = self.in_transaction = self.chores = False
+        self.held = False  # by a request
+        self.unclean = False  # a connection must be reset before the thread returns to the pool
         self.connections = []  # the open ones, as Django's wrappers
+        self.used = time.monotonic()  # when its last call ended
         self.thread = threading.Thread(target=self.run, name=f"pergola-{pool.size}", daemon=True)
         self.thread.start()
+        self.clock = time.pthread_getcpuclockid(self.thread.ident)
 
     def run(self):
+        # (!) Threads that a view starts inherit it: at its end a server waits for those, and not for ours.
+        self.thread._daemonic = False
         while call := self.next():
             request, future, function, args, kwargs = call
             own.request = request
             how = outcome = None
             if not future.cancelled():
-                if not request.begun:
-                    self.begin(request)
                 try:
+                    self.begin(request)
                     outcome = function(*args, **kwargs)
                     how = future.set_result
                 except BaseException as error:
                     outcome = error
                     how = future.set_exception
-            # before the caller hears of it, or both want the interpreter at once
-            self.ended(request)
+            # before the caller continues, or both compete for the interpreter
+            try:
+                self.ended(request)
+            except Exception:  # of a database backend: its connections are not used again
+                self.close_connections(self.connections)
+                with self.pool.lock:
+                    self.pool.done(request, request.over and request.calls == 1)
             loop = future.get_loop()
-            if loop is not request.loop:  # one of the request's own making, which may end before any timer
+            if loop is not request.loop:  # one that the request made, which may end before any timer
                 request.rests()
-            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(settle, request, future, how, outcome)
-            # what came out is the caller's alone
+            # the result belongs to the caller alone
             own.request = outcome = how = call = request = future = function = args = kwargs = loop = None
         self.close_connections(self.connections)
 
@@ -105,38 +146,63 @@ class Worker:
             try:
                 return self.queue.get(timeout=self.patience())
             except queue.Empty:
-                if not self.held:
-                    self.close_connections([one for one in self.connections if obsolete(one)])
+                self.close_connections([one for one in self.connections if self.spare(one)])
+                if self.pool.lets_go(self):
+                    return None
 
     def patience(self):
-        """Seconds until a connection here is too old, while nobody holds the thread."""
-        ages = [one.close_at for one in self.connections if one.close_at is not None]
-        return max(min(ages) - time.monotonic(), 1 if self.held else 0.05) if ages else None
+        """Seconds for which this thread waits for a call before a connection or the thread is spare."""
+        now = time.monotonic()
+        if self.held:
+            # or it would not notice that it was given back
+            times = [self.used + REST - now if any(map(untouched, self.connections)) else IDLE_SECONDS]
+        else:
+            times = [one.close_at - now for one in self.connections if one.close_at is not None]
+            if self.pool.size > self.pool.limit:
+                times.append(self.used + IDLE_SECONDS - now)
+        return max(min(times), 0.05) if times else None
+
+    def spare(self, connection):
+        if self.held:
+            return time.monotonic() >= self.used + REST and untouched(connection)
+        return obsolete(connection)
 
     def begin(self, request):
-        """What Django does at a request's start: what is too old or was closed by the server is not used."""
-        request.begun = True
-        self.close_connections([one for one in self.connections if hung_up(one) or obsolete(one)])
-        for one in self.connections:
-            one.health_check_done = False
+        """Before a call.
+
+        At a request's first, close connections that are too old, as Django does at its start, and those that
+        another thread has altered since the last request. Later, those that the server has closed.
+        """
+        now = time.monotonic()
+        if not request.begun:
+            request.begun = now
+            self.close_connections([one for one in self.connections if hung_up(one) or needs_cleaning(one)])
+            for one in self.connections:
+                one.health_check_done = False
+                one.connection.login_is_known = False
+        elif now > self.used + GRACE:
+            self.close_connections([one for one in self.connections if lost(one)])
+        request.looked = now, time.thread_time()
+        request.called = now
 
     def ended(self, request):
         pool = self.pool
         for one in connections.all(initialized_only=True):
             if one.connection is not None and one not in self.connections:
-                one.close_at = 0.0  # connect() broke off behind the login: for nobody but this request
+                one.close_at = 0.0  # connect() failed after the login: this request alone may use it
                 self.connections.append(one)
-        in_transaction = any(map(transaction_is_open, self.connections))
-        chores = any(one.errors_occurred or one.queries_log or obsolete(one) for one in self.connections)
+        self.connections = [one for one in self.connections if one.connection is not None]
+        unclean = any(map(needs_cleaning, self.connections))
+        self.used = time.monotonic()
         with pool.lock:
-            self.in_transaction, self.chores = in_transaction, chores
-            lends = request.lends and not in_transaction and (request.streams or not chores)
-            leaves = request.calls == 1 and (request.over or lends)
-            if not leaves or not (in_transaction or chores):
+            request.called = 0.0
+            self.unclean = unclean
+            leaves = request.over and request.calls == 1
+            if not leaves or not unclean:
                 pool.done(request, leaves)
                 return
         self.clean()
-        with pool.lock:  # another call of its may have come meanwhile
+        with pool.lock:  # the request may have called again
             pool.done(request, request.calls == 1)
 
     def clean(self):
@@ -146,110 +212,150 @@ class Worker:
                 with contextlib.suppress(Exception):
                     one.connection.rollback()
                 self.close_connections([one])
+            elif sessions.altered(one):
+                self.close_connections([one])
             else:
                 with contextlib.suppress(Exception):
                     one.close_if_unusable_or_obsolete()
-        self.in_transaction = self.chores = False
+        self.unclean = False
         self.connections = [one for one in self.connections if one.connection is not None]
 
     def close_connections(self, connections):
         for one in connections:
-            # within a transaction Django's close() keeps the dead connection, for its end to be noticed
-            one.in_atomic_block = one.closed_in_transaction = False
-            with contextlib.suppress(Exception):
-                one.close()
+            close(one)
         self.connections = [one for one in self.connections if one.connection is not None]
 
 
 class Calls(Executor):
     """The executor of one request. It holds no thread until the first call."""
 
-    def __init__(self, pool, over=False):
+    def __init__(self, pool, alone=False):
         self.pool = pool
+        # Whether its thread is new and ends with it. A request may find in its thread what an earlier one
+        # left, as under WSGI: middleware sets it again, and removes what must not be left. A task and a
+        # WebSocket have no middleware, and that of a cancelled request may not have removed it: then the
+        # thread ends, too.
+        self.alone = alone
         self.loop = asyncio.get_running_loop()
         self.worker = self.waits = None  # waits: the calls that wait for a thread
-        self.calls = self.asleep = 0  # asleep: 1 while its thread waits for the loop, within async_to_sync()
-        # streams: lends for good, and whatever it calls, but for an open transaction
-        self.begun = self.at_work = self.streams = False
-        # gives the thread back after each call that leaves nothing to do there: it has only read, or streams
-        self.lends = True
-        self.over = over  # gives it back after each call, whatever it leaves
-        self.since = 0.0
+        self.calls = self.asleep = 0  # asleep: 1 while its thread waits for the loop in async_to_sync()
+        self.begun = 0.0  # when its thread began the first call of this request
+        self.has_slot = False
+        self.over = False  # the thread returns to the pool after the last call
+        self.context = None  # a weak reference to the ThreadSensitiveContext
+        self.since = 0.0  # when it began to wait for a thread
+        self.called = 0.0  # when the call that runs began
+        self.looked = 0.0, 0.0  # the time and the thread's processor time when it began, or at the last look
 
     def submit(self, function, /, *args, **kwargs):
-        # (!) asyncio's own and not an Executor's, which costs as much as all the rest of a call: nothing but
-        # read() and loop.run_in_executor() call this, and it takes both
+        # (!) An asyncio future: an Executor's costs as much as all the rest of a call. Only read() and
+        # loop.run_in_executor() call this, and the latter accepts both.
         future = asyncio.get_running_loop().create_future()
         call = (self, future, function, args, kwargs)
         pool = self.pool
         with pool.lock:
-            if self.lends and not self.streams and function is not run_reading:
-                self.lends = False
+            if self.over:
+                self.outlive()
             if self.waits is not None:
                 self.waits.append(call)
-            elif self.worker is not None or pool.enter(self):
-                self.works()
+            elif self.worker is not None or (not pool.waiting and pool.enter(self)):
+                self.take_slot()
                 self.worker.queue.put(call)
             else:
                 self.waits = [call]
                 self.since = time.monotonic()
                 pool.waiting.append(self)
+                pool.watch_from(self.loop)
             self.calls += 1
         return future
 
-    def works(self):
-        if self.asleep <= 0:
-            self.pool.running += not self.at_work
-            self.at_work = True
+    def take_slot(self):
+        if self.asleep <= 0 and not self.has_slot:
+            self.has_slot = True
+            self.pool.running.add(self)
+
+    def give_slot(self):
+        if self.has_slot:
+            self.has_slot = False
+            self.pool.running.discard(self)
+            self.pool.serve()
 
     def rests(self):
-        """Others may be let in, unless it has called again."""
+        """Give the slot up, unless the request has called again."""
         with self.pool.lock:
-            if self.at_work and (self.asleep > 0 or not self.calls):
-                self.at_work = False
-                self.pool.running -= 1
-                self.pool.serve()
+            if self.asleep > 0 or not self.calls:
+                self.give_slot()
 
     def sleeps(self, more):
-        """Its thread begins to wait for the event loop (1), or has something to do (-1)."""
+        """Its thread begins to wait for the event loop (1), or continues (-1)."""
         with self.pool.lock:
             self.asleep += more
             if more < 0 and self.worker is not None:
-                self.works()
+                self.take_slot()
         if more > 0:
-            with contextlib.suppress(RuntimeError):  # the event loop has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
                 self.loop.call_soon_threadsafe(self.loop.call_later, GRACE, self.rests)
 
-    def lend(self):
-        """From here on the thread is only held while it is used: a stream waits most of its time."""
-        self.lends = self.streams = True
-        self.let_go()
+    def used(self, now, patience):
+        """The part of a processor that its call has used since a look of `patience` seconds ago or more.
+
+        None if it has no call, or not for so long.
+        """
+        then, before = self.looked
+        if not self.called or now - then < patience:
+            return None
+        try:
+            used = time.clock_gettime(self.worker.clock)
+        except OSError:  # the thread has ended
+            return 0.0
+        self.looked = now, used
+        return (used - before) / (now - then)
+
+    def outlive(self):
+        """A task of a request that has ended calls: it holds a thread until its context is gone."""
+        context = self.context and self.context()
+        if context is None or self.worker is not None:
+            return  # the thread of the request still has calls to run
+        self.over, self.alone = False, True
+        # (!) not close() itself: it takes the pool's lock, which is held when the garbage collector runs here
+        weakref.finalize(context, end_later, self.loop, self)
 
     def close(self):
-        """The request has ended. What it still runs is waited for, by the thread and not by the caller."""
+        """End the request. Its thread, not the caller, waits for what it still runs."""
         self.over = True
-        self.let_go()
-
-    def let_go(self):
         with self.pool.lock:
             worker = self.worker
-            if worker is None or self.calls or (worker.in_transaction and not self.over):
-                return  # nothing is held; or the last call gives it back
-            if not worker.in_transaction and not worker.chores:
+            if worker is None or self.calls:
+                return  # no thread is held; or the last call returns it
+            if not worker.unclean:
                 self.pool.given_back(self)
                 return
         self.submit(lambda: None)
 
 
+def sync_to_async_is_patched():
+    call = sync.SyncToAsync
+    return not (
+        sync.sync_to_async is UNPATCHED[0]
+        and call.__call__ is UNPATCHED[1]
+        and call.thread_handler is UNPATCHED[2]
+    )
+
+
+def end_later(loop, calls):
+    with contextlib.suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(calls.close)
+
+
 def sync_to_async(function, **options):
-    """In place of asgiref's in Django's async ORM: a read is called in half the time."""
-    if getattr(function, "__func__", function) in READING:
+    """asgiref's for Django's async ORM, which calls a read in half the time."""
+    if getattr(function, "__func__", function) in READING and not sync_to_async_is_patched():
         return lambda *args, **kwargs: read(function, args, kwargs)
     return sync.sync_to_async(function, **options)
 
 
 async def read(function, args, kwargs):
-    """What asgiref does, but for what no read needs: the exception its caller handles, tasks of its own."""
+    """Do what asgiref does, except for what no read needs: its caller's exception, tasks of its own."""
     calls = getattr(sync.SyncToAsync.thread_sensitive_context.get(None), "_executor", None)
     if not isinstance(calls, Calls) or getattr(sync.AsyncToSync.executors, "current", None):
         return await sync.sync_to_async(function)(*args, **kwargs)
@@ -268,14 +374,17 @@ def run_reading(loop, context, function, args, kwargs):
 
 
 def settle(request, future, how, outcome):
-    if request.at_work and future.get_loop() is request.loop:
-        request.loop.call_later(GRACE, request.rests)
+    if request.has_slot and future.get_loop() is request.loop:
+        if request.pool.waiting and time.monotonic() > request.begun + LONG:
+            request.rests()
+        else:
+            request.loop.call_later(GRACE, request.rests)
     if how is not None and not future.cancelled():
         how(outcome)
 
 
 class Bridge(sync.CurrentThreadExecutor):
-    """In which a thread waits within async_to_sync(), and does what comes from the event loop meanwhile."""
+    """CurrentThreadExecutor that reports when its thread is idle in async_to_sync()."""
 
     def __init__(self, *outer):
         super().__init__(*outer)
@@ -292,7 +401,7 @@ class Bridge(sync.CurrentThreadExecutor):
         self.sleeps(-1)
         try:
             future = super().submit(function, *args, **kwargs)
-        except RuntimeError:  # nobody waits any more
+        except RuntimeError:  # the thread no longer waits
             self.sleeps(1)
             raise
         future.add_done_callback(lambda _: self.sleeps(1))
@@ -301,41 +410,116 @@ class Bridge(sync.CurrentThreadExecutor):
 
 class Pool:
     def __init__(self, limit):
-        self.limit = limit
+        self.limit = self.allowed = limit  # slots; more are allowed while calls only wait
+        self.raised = 0.0  # when more were allowed
+        self.sockets = False  # whether WebSockets take threads
         self.lock = threading.Lock()
         self.size = self.taken = 0
-        self.running = 0  # requests at work: a call runs, or has ended just now
-        self.free = []  # the last used is the first taken, so that the others' connections grow old
+        self.running = set()  # the requests that have a slot: a call runs, or ended within GRACE
+        self.free = []  # the last used is taken first, so that the others' connections become too old
         self.waiting = deque()
         self.waited = 0.0
+        self.watching = None  # the event loop in which hand_off() is due, while requests wait for a slot
+        self.looked = (0.0, 0.0)  # the time and the process's processor time when it was set up
+        self.due = 0.0  # and when it is to run
+        self.on_time = 0  # how many times in a row it ran then
 
     async def until_the_loop_ends(self):
-        """The server closes what is left of its async generators before its loop ends."""
+        """End the free threads when the server closes its async generators, before its loop ends."""
         try:
             yield
         finally:
             with self.lock:
                 ended, self.free = self.free, []
-                self.size -= len(ended)
-            for worker in ended:
-                worker.queue.put(None)
+                for worker in ended:
+                    self.end(worker)
             for worker in ended:
                 worker.thread.join(1)
 
+    def watch(self, loop):
+        self.looked = time.monotonic(), time.process_time()
+        self.due = self.looked[0] + HANDOFF
+        loop.call_later(HANDOFF, self.hand_off)
+
+    def hand_off(self):
+        """Give slots of calls that wait, or do not need the interpreter, to requests that wait for one."""
+        now, used = time.monotonic(), time.process_time()
+        with self.lock:
+            self.on_time = self.on_time + 1 if now < self.due + ON_TIME else 0
+            busy = used - self.looked[1] > 0.7 * (now - self.looked[0])
+            patience = HANDOFF_BUSY if busy else HANDOFF
+            parts = {one: part for one in self.running if (part := one.used(now, patience)) is not None}
+            waits = [one for one, part in parts.items() if part < 0.1]
+            long = [one for one in self.running if one.called and now > one.called + LONG]
+            # together, as of many that compute each has less than a tenth; or the look is late, as its thread
+            # had to wait for them
+            compute = sum(parts.values()) > 0.5 or now > self.due + HANDOFF
+            if self.waiting and len(waits) > len(self.running) / 2 and not compute:
+                # a burst of calls that only wait: let more begin, or the last waits for many looks
+                self.allowed = min(self.allowed * MORE, self.allowed + AT_ONCE, SOCKETS)
+                self.raised = now
+            elif compute or now > self.raised + 2 * HANDOFF_BUSY:
+                self.allowed = self.limit
+            outside = parts if self.on_time >= IN_A_ROW else ()
+            for request in {*waits, *long, *outside}:
+                request.give_slot()
+            self.serve()  # also after a thread could not be started
+            loop, self.watching = self.watching, None
+            if self.waiting or self.allowed > self.limit:
+                self.watch_from(loop)
+            else:
+                self.on_time = 0
+
+    def lets_go(self, worker):
+        """Take a thread out that has been idle for long; return whether it is to end."""
+        if time.monotonic() < worker.used + IDLE_SECONDS:
+            return False
+        with self.lock:
+            if worker not in self.free or self.size <= self.limit:
+                return False
+            self.free.remove(worker)
+            self.size -= 1
+            return True
+
     # All of these with the lock held.
 
+    def watch_from(self, loop):
+        """Call hand_off() after HANDOFF, unless it is due already."""
+        if self.watching is None or self.watching.is_closed():
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self.watch, loop)
+                self.watching = loop
+
     def enter(self, calls):
-        """Whether it has a thread now."""
-        if self.running >= self.limit or not (self.free or self.size < self.limit * HELD):
+        """Give it a thread and a slot if there are any; return whether it has them."""
+        if len(self.running) >= self.allowed:
             return False
-        if not self.free:
-            self.free.append(Worker(self))  # which may fail, for want of memory
-            self.size += 1
-        calls.worker = self.free.pop()
+        calls.worker = self.free.pop() if self.free and not calls.alone else self.new_thread()
+        if calls.worker is None:
+            return False
         calls.worker.held = True
-        calls.works()
+        calls.take_slot()
         self.taken += 1
         return True
+
+    def new_thread(self):
+        """None if there are too many. RuntimeError if none can be started and there is none to wait for."""
+        if self.size < (SOCKETS if self.sockets else MOST):
+            try:
+                worker = Worker(self)
+            except RuntimeError:  # at the unit's TasksMax
+                if not self.size:
+                    raise
+            else:
+                self.size += 1
+                return worker
+        if self.free:  # end one that is not used; the next look tries again
+            self.end(self.free.pop(0))
+        return None
+
+    def end(self, worker):
+        self.size -= 1
+        worker.queue.put(None)
 
     def done(self, calls, leaves):
         calls.calls -= 1
@@ -343,15 +527,20 @@ class Pool:
             self.given_back(calls)
 
     def given_back(self, calls):
-        self.running -= calls.at_work
-        calls.worker.held = calls.at_work = False
-        self.free.append(calls.worker)
-        calls.worker, calls.begun = None, False
-        self.serve()
+        worker, calls.worker, calls.begun = calls.worker, None, 0.0
+        worker.held = False
+        if calls.alone:
+            self.end(worker)
+        else:
+            self.free.append(worker)
+        if calls.has_slot:
+            calls.give_slot()
+        else:
+            self.serve()
 
     def serve(self):
-        """Lets in who waits, as many as may."""
-        with contextlib.suppress(RuntimeError):  # no thread can be started: who waits has one given back
+        """Give threads to waiting requests, in order, while there are any."""
+        with contextlib.suppress(RuntimeError):  # no thread can be started: hand_off() tries again
             while self.waiting and self.enter(self.waiting[0]):
                 calls = self.waiting.popleft()
                 self.waited += time.monotonic() - calls.since
@@ -360,54 +549,60 @@ class Pool:
                 calls.waits = None
 
 
-def obsolete(connection):
-    return connection.close_at is not None and time.monotonic() >= connection.close_at
+def follow_connections():
+    """Remember the connections of each thread. Not by Django's signal: agents report its receivers."""
+    connect, initialize = BaseDatabaseWrapper.connect, BaseDatabaseWrapper.init_connection_state
+    ensure = BaseDatabaseWrapper.ensure_connection
 
+    @functools.wraps(connect)
+    def connect_and_remember(connection):
+        connect(connection)
+        if own.request and connection not in own.request.worker.connections:
+            own.request.worker.connections.append(connection)
 
-def hung_up(connection):
-    """Whether the server has said something unasked, which is that it has gone. No round trip."""
-    # an error is no socket: another database, or closed, which Django finds by itself
-    with contextlib.suppress(Exception):
-        return readable(connection.connection.fileno())
-    return False
+    @functools.wraps(initialize)
+    def watch_and_initialize(connection):
+        """The first that connect() calls; what a project's receivers of connection_created do comes later."""
+        if own.request:
+            sessions.watch(connection)
+        initialize(connection)
 
+    @functools.wraps(ensure)
+    def ensure_the_login(connection):
+        """A request may set another database or user before its first query than a kept connection has."""
+        driver = connection.connection
+        if driver is not None and not getattr(driver, "login_is_known", True):
+            driver.login_is_known = True
+            if sessions.login(connection) != driver.login:
+                close(connection)
+        ensure(connection)
 
-def readable(socket):
-    return bool(poll(ctypes.create_string_buffer(struct.pack("ihh", socket, select.POLLIN, 0)), 1, 0))
-
-
-def transaction_is_open(connection):
-    if connection.connection is None:
-        return False
-    if connection.in_atomic_block or connection.autocommit != connection.settings_dict["AUTOCOMMIT"]:
-        return True
-    # one that was begun by SQL, past Django
-    driver = getattr(connection.connection, "pgconn", None) or getattr(connection.connection, "info", None)
-    return getattr(driver, "transaction_status", IDLE) != IDLE
-
-
-def remember(sender, connection, **kwargs):
-    if own.request and connection not in own.request.worker.connections:
-        own.request.worker.connections.append(connection)
+    BaseDatabaseWrapper.ensure_connection = ensure_the_login
+    BaseDatabaseWrapper.connect = connect_and_remember
+    BaseDatabaseWrapper.init_connection_state = watch_and_initialize
 
 
 pool = None
 
 
 def open_pool():
-    """The process's one pool, made at the first asking."""
+    """The pool of the process, made at the first call."""
     global pool
     if pool is None:
         pool = Pool(limit())
-        connection_created.connect(remember, dispatch_uid="pergola_runtime.threads")
+        follow_connections()
         sync.CurrentThreadExecutor = Bridge
         query.sync_to_async = sync_to_async
     return pool
 
 
 def statistics():
-    """Seconds and counts since the start. `busy` threads are held by a request, `running` ones at work."""
+    """Counts and seconds since the start.
+
+    `busy` threads are held by a request; `running` requests have a slot.
+    """
     found = pool or Pool(limit())
-    counted = {name: getattr(found, name) for name in ("size", "limit", "running", "taken")}
+    counted = {name: getattr(found, name) for name in ("size", "limit", "taken")}
+    counted["running"] = len(found.running)
     busy, waiting = found.size - len(found.free), len(found.waiting)
     return counted | {"busy": busy, "waiting": waiting, "waited_seconds": found.waited}
