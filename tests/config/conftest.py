@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from house import ANSIBLE, FOLDERS, INFRA, ROOT, TEMPLATES
+from house import ANSIBLE, FOLDERS, INFRA, ROLES, ROOT, TEMPLATES
 
 INVENTORY = """\
 servers:
@@ -103,16 +103,22 @@ def render(settings, root):
     from ansible.parsing.dataloader import DataLoader
     from ansible.template import Templar, trust_as_template
 
+    internals = {}  # of the roles, which some templates use
+    for role in ROLES:
+        path = ANSIBLE / f"roles/{role}/vars/main.yml"
+        if path.exists():
+            internals |= DataLoader().load_from_file(str(path), trusted_as_template=True)
     for template in TEMPLATES:
         folder, *rest = template.relative_to(INFRA).parts
         name = str(Path(*rest)).removesuffix(".j2")
-        variables = dict(settings)
+        variables = internals | settings
         if "app-process" in name:
             variables["process"] = settings["app_processes"][0]
             name = name.replace("app-process", "app-sidecar")
         if "app-timer" in name:
             variables["timer"] = settings["app_timers"][0]
             name = name.replace("app-timer", "app-clear")
+        name = name.replace("recover.conf", "ssh.service.d/pergola.conf")
         if "pages/page" in name:
             variables["page"] = {"name": "maintenance", "title": "Back <soon>", "text": 'In "five" & more'}
             name = name.replace("page.", "maintenance.")

@@ -52,12 +52,26 @@ VALUES = {
         ("deploy_keep", 1, "the live release and the one to go back to stay, so write 2"),
         ("deploy_free_mb", -1, "it is a number of megabytes, so write 0 or more"),
     ],
+    "postgresql": [
+        ("database_locale", "english", "write C.UTF-8, an ICU locale with hyphens such as en or ko-KR"),
+        ("database_statement_timeout", 60, "write a time with its unit, such as 60s or 5min"),
+        ("database_transaction_timeout", "5m", "write a time with its unit, such as 60s or 5min"),
+        ("database_idle_transaction_timeout", "-1", "write a time with its unit, such as 60s or 5min"),
+        ("database_temporary_files", "10G", "write a size with its unit, such as 10GB"),
+    ],
+    "pgbouncer": [
+        ("pgbouncer_instances", 1, "a restart needs one instance that takes over from another, so write 2"),
+        ("pgbouncer_pool_size", 0, "a query needs a server connection, so write 1 or more"),
+        ("pgbouncer_max_clients", 0, "a thread needs a connection, so write 1 or more"),
+    ],
 }
+PARAMETERS = {"database_parameters": {"lock_timeout; DROP TABLE x": "10s"}}
 # (role, task file) that refuses: the bad settings, each of which gets a host of its own in one shared run
 SHARED_RUN = {
     ("preflight", "settings"): [DOMAINS, PORT_USED_TWICE],
     ("base", "preflight"): [{"site_operator_keys": keys} for keys, _ in OPERATOR_KEYS],
     ("app", "preflight"): [*CELERY, *(bad for bad, _ in APPLICATIONS)],
+    ("postgresql", "preflight"): [PARAMETERS],
 }
 for ROLE, CASES in VALUES.items():
     SHARED_RUN.setdefault((ROLE, "preflight"), []).extend({name: value} for name, value, _ in CASES)
@@ -127,6 +141,10 @@ def test_impossible_domains_are_refused_and_each_is_named(refused):
 @pytest.mark.parametrize(("name", "value", "fix"), [case for cases in VALUES.values() for case in cases])
 def test_a_value_that_cannot_work_is_refused(refused, name, value, fix):
     assert re.search(rf"{name} is {re.escape(str(value))}: .*{re.escape(fix)}", refused({name: value}))
+
+
+def test_the_name_of_a_parameter_is_no_statement(refused):
+    assert "database_parameters has 'lock_timeout; DROP TABLE x: 10s': write the name" in refused(PARAMETERS)
 
 
 def test_a_port_used_twice_is_refused(refused):

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from house import ROOT
+from pergola_runtime.overlay import DATABASES_OF_REDIS
 
 UNITS = "etc/systemd/system"
 INSTANCES = {
@@ -128,12 +129,13 @@ def test_passwords_are_nowhere_but_in_the_environment_file(server):
     assert holding == ["etc/app/app.env"]
 
 
-def test_the_pool_fits_into_what_postgresql_accepts(server):
+def test_the_pools_of_all_instances_fit_into_what_postgresql_accepts(server, settings):
     pool = int(
         re.search(r"default_pool_size = (\d+)", (server / "etc/pgbouncer/pgbouncer.ini").read_text())[1]
     )
     accepted = (server / "etc/postgresql/17/main/conf.d/pergola.conf").read_text()
-    assert int(re.search(r"max_connections = (\d+)", accepted)[1]) >= pool + 20
+    most = pool * settings["pgbouncer_instances"] + 20
+    assert int(re.search(r"max_connections = (\d+)", accepted)[1]) >= most
 
 
 @pytest.mark.parametrize("cores", [1, 2, 64])
@@ -147,6 +149,19 @@ def test_pgbouncer_takes_what_the_threads_of_both_slots_may_open(settings_with, 
     )
     assert known["app_database_connections"] == 2 * (web + websocket)
     assert known["app_database_connections"] <= known["pgbouncer_max_clients"]
+
+
+def test_redis_has_the_databases_that_the_overlay_takes(server):
+    (number,) = re.findall(r"^databases (\d+)$", (server / "etc/redis/redis.conf").read_text(), re.M)
+    assert int(number) == DATABASES_OF_REDIS
+
+
+def test_with_session_pooling_no_connection_is_kept(server_with):
+    """Each kept one would hold a server connection, of which there are few."""
+    server = server_with(pgbouncer_pool_mode="session")
+    assert "\npool_mode = session\n" in (server / "etc/pgbouncer/pgbouncer.ini").read_text()
+    told = environment(server)
+    assert (told["PERGOLA_POOL_MODE"], told["PERGOLA_CONN_MAX_AGE"]) == ("session", "0")
 
 
 def test_daphne_is_told_the_longest_message(server, settings):

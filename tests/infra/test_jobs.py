@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from infra.tools import children, main_process, stopped
+from infra.tools import children, journal, main_process, stopped
 from waiting import wait_until
 
 pytestmark = pytest.mark.hosts("worker")
@@ -89,6 +89,13 @@ def done_once(state, attempts=None):
         assert state["attempts"] == attempts, state
 
 
+def test_a_jobs_log_lines_have_the_id_of_the_request_that_ordered_it(host, visitor):
+    answer, job = visitor.order("fetch")
+    visitor.wait_for_the_end(job)
+    lines = journal(host, "--unit=app-worker.service", "--since=-5min")
+    assert re.search(rf"INFO \S+ \[{answer.headers['x-request-id']}\]: Task jobs\.\S+ succeeded", lines)
+
+
 def test_the_worker_has_as_many_processes_as_set(host, settings):
     master = main_process(host, WORKER)
     arguments = host.check_output("tr '\\0' '\\n' < /proc/%s/cmdline", str(master)).splitlines()
@@ -160,6 +167,7 @@ def test_a_job_whose_process_is_killed_runs_again(host, visitor):
 
 
 @pytest.mark.disruptive
+@pytest.mark.full  # a minute until Redis delivers the job again; tests/runtime/unit has a shorter time
 def test_a_job_whose_worker_is_killed_runs_again(host, visitor):
     _, job = visitor.order("crunch")
     visitor.wait_for_progress(job)

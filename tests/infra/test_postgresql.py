@@ -1,6 +1,10 @@
 import json
+import os
+import re
+import subprocess
 
 import pytest
+from infra.tools import BIN, ROOT, inventory_of, play
 
 pytestmark = pytest.mark.hosts("database")
 EVIDENCE = ["postgresql@*"]
@@ -140,3 +144,122 @@ def test_nobody_but_the_application_and_postgres_may_connect_to_its_database(hos
     access = ask(host, f"SELECT datacl FROM pg_database WHERE datname = '{settings['database_name']}'")  # noqa: S608
     grantees = {entry.split("=")[0] for entry in access.strip("{}").split(",")}
     assert grantees == {settings["database_user"]}
+
+
+LIMITS = """
+import json, os
+import psycopg
+
+NAMES = ("statement_timeout", "transaction_timeout", "idle_in_transaction_session_timeout", "temp_file_limit")
+
+def shown(url):
+    with psycopg.connect(os.environ[url], autocommit=True) as one:
+        return [one.execute(f"SHOW {name}").fetchone()[0] for name in NAMES]
+
+print(json.dumps({url: shown(url) for url in ("DATABASE_URL", "DATABASE_DIRECT_URL")}))
+"""
+
+
+@pytest.mark.hosts("web")
+def test_the_applications_user_has_limits(probe, settings):
+    """Through PgBouncer all of them; directly a migration may take its time."""
+    found = probe(LIMITS)
+    timeouts = [settings["database_statement_timeout"], settings["database_transaction_timeout"]]
+    others = [
+        settings["database_idle_transaction_timeout"].replace("60s", "1min"),
+        settings["database_temporary_files"],
+    ]
+    assert found["DATABASE_URL"] == [*timeouts, *others]
+    assert found["DATABASE_DIRECT_URL"] == ["0", "0", *others]
+
+
+def test_the_applications_user_leaves_connections_for_people(host, settings):
+    said = ask(host, "SELECT rolname, rolconnlimit FROM pg_roles WHERE rolcanlogin")
+    limits = dict(line.split("|") for line in said.splitlines())
+    assert int(limits[settings["database_user"]]) == settings["postgresql_max_connections"] - 10
+
+
+def test_the_log_names_the_user_and_the_database_of_each_connection(host):
+    ask(host, "SELECT 1")
+    said = host.check_output("journalctl --no-pager --output=cat --unit='postgresql@*' --lines=50")
+    assert re.search(r"postgres@postgres LOG:  connection authorized: user=postgres database=postgres", said)
+
+
+def test_the_database_has_the_locale_that_is_set(host, settings):
+    name = settings["database_name"]
+    locale = ask(host, f"SELECT coalesce(datlocale, datcollate) FROM pg_database WHERE datname = '{name}'")  # noqa: S608
+    assert locale.lower() == settings["database_locale"].lower()
+
+
+OTHER = "test_icu"
+
+
+@pytest.fixture
+def role(servers, host, settings):
+    """Run a task file of the role for another database than the site's."""
+
+    def run(tasks, locale):
+        told = {
+            "postgresql_database": OTHER,
+            "postgresql_locale": locale,
+            "secrets_values": "{{ lookup('ansible.builtin.file', secrets_file) | from_yaml }}",
+            "preflight_packages": ["python3-psycopg2"],
+        }
+        command = [BIN / "ansible", "-i", inventory_of(servers), settings["inventory_hostname"], "--become"]
+        command += ["-m", "include_role", "-a", f"name=postgresql tasks_from={tasks}", "-e", json.dumps(told)]
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    yield run
+    ask(host, f"DROP DATABASE IF EXISTS {OTHER}")
+
+
+@pytest.mark.disruptive
+def test_a_database_of_an_icu_locale_sorts_as_people_do_and_keeps_its_locale(host, role):
+    for tasks in ("preflight_host", "database"):
+        refused = role(tasks, "de_DE.UTF-8")
+        assert "which only an existing database may have" in " ".join(refused.stdout.split())
+        assert "CHANGED" not in refused.stdout
+    made = role("database", "en")
+    assert made.returncode == 0, made.stdout + made.stderr
+    words = "unnest('{Eve,Zoe,anna,zebra,Änne}'::text[]) w"
+    assert ask(host, f"SELECT string_agg(w, ' ' ORDER BY w) FROM {words}", OTHER) == "anna Änne Eve zebra Zoe"  # noqa: S608
+    again = role("database", "en")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "CHANGED" not in again.stdout
+    for tasks in ("preflight_host", "database"):
+        other = role(tasks, "ko-KR")
+        assert other.returncode != 0
+        assert "CHANGED" not in other.stdout
+        said = f"database_locale is ko-KR, and the database {OTHER} was made with en, which is never changed"
+        assert said in " ".join(other.stdout.split())
+
+
+@pytest.mark.disruptive
+@pytest.mark.parametrize(
+    ("setting", "value", "says"),
+    [
+        ("database_locale", "ko-KR", "database_locale is ko-KR, and the database app was made with C.UTF-8"),
+        pytest.param(
+            "database_parameters",
+            {"lock_timeout": "soon"},
+            'PostgreSQL refuses, so correct it: invalid value for parameter "lock_timeout": "soon"',
+            marks=pytest.mark.full,
+        ),
+    ],
+    ids=["locale", "parameter"],
+)
+def test_a_converge_refuses_what_this_postgresql_cannot_have_and_changes_nothing(
+    servers, setting, value, says
+):
+    done = play(inventory_of(servers), "site", arguments=["-e", json.dumps({setting: value})])
+    assert done.returncode != 0
+    assert set(done.changed.values()) == {0}, done.stdout
+    assert says in " ".join(done.stdout.split()), done.stdout

@@ -64,6 +64,29 @@ def test_the_application_cannot_run(tried, command):
     assert tried["ours"][command].startswith("NoPermissionError"), tried["ours"][command]
 
 
+KEEP = """
+import json, os, redis
+with redis.Redis.from_url(os.environ["REDIS_URL"]).pipeline(transaction=True) as together:
+    together.set("test-transaction", "kept")
+    together.expire("test-transaction", 300)
+    together.execute()
+print(json.dumps("written"))
+"""
+KEPT = """
+import json, os, redis
+print(json.dumps((redis.Redis.from_url(os.environ["REDIS_URL"]).getdel("test-transaction") or b"").decode()))
+"""
+
+
+@pytest.mark.disruptive
+@pytest.mark.hosts("web")
+def test_what_a_transaction_wrote_outlives_a_restart(probe, host):
+    """Celery's queue is written by transactions."""
+    assert probe(KEEP) == "written"
+    host.check_output("systemctl restart redis-server.service")
+    assert probe(KEPT) == "kept"
+
+
 @pytest.mark.hosts("redis")
 def test_what_it_keeps_is_on_disk(host):
     """Jobs must survive its restart: the append-only file is written."""
