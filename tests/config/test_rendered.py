@@ -50,6 +50,35 @@ def test_nginx_takes_its_configuration(server):
     assert len(parsed_by_nginx(server)) > 8
 
 
+def test_each_place_that_passes_requests_on_removes_headers(server):
+    """A location with a proxy_set_header of its own takes none of those around it."""
+
+    def passing(block):
+        for one in block:
+            names = [each["directive"] for each in one.get("block", [])]
+            if "proxy_pass" in names:
+                yield one
+            yield from passing(one.get("block", []))
+
+    found = [one for file in parsed_by_nginx(server) for one in passing(file["parsed"])]
+    assert len(found) >= 4
+    for one in found:
+        included = [each["args"][0] for each in one["block"] if each["directive"] == "include"]
+        assert any(name.endswith("snippets/proxy.conf") for name in included), one["args"]
+
+
+def test_a_websocket_holds_no_buffers_for_large_headers(server, settings):
+    """They would be held for as long as it lives."""
+    (file,) = [one for one in parsed_by_nginx(server) if one["file"].endswith("sites/app.conf")]
+    (site,) = [one["block"] for one in file["parsed"]]
+    (websocket,) = [one["block"] for one in site if one["args"] == [settings["app_websocket_path"]]]
+
+    def buffer(block):
+        return [one["args"] for one in block if one["directive"] == "proxy_buffer_size"]
+
+    assert (buffer(site), buffer(websocket)) == ([["40k"]], [["4k"]])
+
+
 def test_nginxs_own_pages_show_their_texts_and_load_nothing(server):
     page = (server / "etc/nginx/pages/maintenance.html").read_text()
     assert "<h1>Back &lt;soon&gt;</h1>" in page
@@ -164,6 +193,31 @@ def test_with_session_pooling_no_connection_is_kept(server_with):
     assert (told["PERGOLA_POOL_MODE"], told["PERGOLA_CONN_MAX_AGE"]) == ("session", "0")
 
 
+def test_the_application_knows_the_port_that_clients_use(server_with):
+    server = server_with(site_https_port=8443)
+    assert "  default $host:8443;\n" in (server / "etc/nginx/conf.d/proxies.conf").read_text()
+    assert environment(server)["CSRF_TRUSTED_ORIGINS"] == "https://app.example.org:8443"
+
+
+def test_a_header_that_is_let_through_is_every_clients_without_trusted_proxies(server_with):
+    nginx = server_with(nginx_passed_headers=["Cf-Access-Jwt-Assertion"]) / "etc/nginx"
+    passed = "proxy_set_header Cf-Access-Jwt-Assertion $passed_cf_access_jwt_assertion;"
+    assert passed in (nginx / "snippets/proxy.conf").read_text()
+    variable = "$passed_cf_access_jwt_assertion {\n  default $http_cf_access_jwt_assertion;\n}"
+    assert variable in (nginx / "conf.d/proxies.conf").read_text()
+
+
+def test_urls_have_the_port_that_clients_use(server_with):
+    """A balancer takes 443 and connects to 8443."""
+    server = server_with(site_https_port=8443, site_public_port=443)
+    nginx = server / "etc/nginx"
+    assert "  default $host;\n" in (nginx / "conf.d/proxies.conf").read_text()
+    assert "return 301 https://$host$request_uri;" in (nginx / "sites/default.conf").read_text()
+    assert 'h3=":443"' in (nginx / "snippets/security-headers.conf").read_text()
+    assert "listen 8443 ssl" in (nginx / "sites/app.conf").read_text()
+    assert environment(server)["CSRF_TRUSTED_ORIGINS"] == "https://app.example.org"
+
+
 def test_daphne_is_told_the_longest_message(server, settings):
     command = re.search(r"^ExecStart=(.*)$", (server / UNITS / "app-websocket@.service").read_text(), re.M)[1]
     longest = settings["app_websocket_max_message"]
@@ -245,3 +299,17 @@ def test_stock_daphne_finds_its_socket(server_with, tmp_path):
     # without a limit of messages, which an older Daphne does not know
     assert ran.stdout.strip() == f"--proxy-headers --verbosity 0 --unix-socket {socket} shop.asgi:application"
     assert not socket.exists()
+
+
+def test_behind_a_balancer_http_3_is_off_and_its_health_check_is_answered(server_with):
+    server = server_with(nginx_trusted_proxies=["203.0.113.0/24"], nginx_proxy_protocol=True)
+    assert parsed_by_nginx(server)
+    nginx = {path.name: path.read_text() for path in (server / "etc/nginx").rglob("*.conf")}
+    assert "quic" not in "".join(nginx.values())
+    assert "h3=" not in "".join(nginx.values())
+    assert "set_real_ip_from 203.0.113.0/24;" in nginx["proxies.conf"]
+    assert "real_ip_header proxy_protocol;" in nginx["proxies.conf"]
+    listens = [line for line in nginx["app.conf"].splitlines() if line.strip().startswith("listen")]
+    assert listens
+    assert all("ssl proxy_protocol;" in line for line in listens)
+    assert "udp dport { 443 }" not in (server / "etc/nftables.conf").read_text()

@@ -42,7 +42,9 @@ def expected(settings):
     if "edge" in groups:
         allowed |= everywhere("tcp", settings["site_http_port"], "nginx")
         allowed |= everywhere("tcp", settings["site_https_port"], "nginx")
-        allowed |= everywhere("udp", settings["site_https_port"], "nginx")
+        # HTTP/3; a balancer passes no client's address on over UDP
+        if not (settings["nginx_trusted_proxies"] or settings["nginx_proxy_protocol"]):
+            allowed |= everywhere("udp", settings["site_https_port"], "nginx")
     if "redis" in groups:
         allowed |= {
             f"tcp {address}:{settings['redis_port']} redis-server" for address in settings["redis_listen"]

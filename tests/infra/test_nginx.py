@@ -1,10 +1,15 @@
 import re
+import socket
 import ssl
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import h2.connection
+import hpack
 import httpx
 import pytest
-from infra.tools import MORE_THAN_SYSTEMD_STARTS, children, killed, main_process, stopped
+from infra.tools import MORE_THAN_SYSTEMD_STARTS, children, journal, killed, main_process, stopped
 from waiting import wait_until
 
 pytestmark = pytest.mark.hosts("edge")
@@ -32,52 +37,100 @@ def test_its_workers_have_no_rights(host, settings):
 
 def test_what_is_on_disk_is_what_it_would_start_with(host):
     """A restart must not be the moment when a mistake shows."""
-    assert host.run("nginx -t").rc == 0
+    tested = host.run("nginx -t")
+    assert tested.rc == 0
+    assert "[warn]" not in tested.stderr
 
 
-# In the application's place: it answers with the head of the request that it got.
-MIRROR = """
-import os, socket
-os.umask(0)
-door = socket.socket(socket.AF_UNIX)
-door.bind(SOCKET)
-door.listen()
-while True:
-    request, _ = door.accept()
-    head = request.recv(65536)
-    request.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(head) + head)
-    request.close()
-"""
+def test_one_request_id_is_in_the_logs_of_nginx_and_of_the_application(host, site):
+    answer = site.get("/no-such-page", headers={"X-Request-ID": "forged-by-the-client"})
+    request_id = answer.headers["x-request-id"]
+    assert re.fullmatch(r"[0-9a-f]{32}", request_id)
+    written = f"grep -F {request_id} /var/log/nginx/access.log"
+    wait_until(lambda: host.run(written).rc == 0, "nginx to write its log, each 5 s")
+    assert f"WARNING django.request [{request_id}]: Not Found" in journal(
+        host, "--unit='app-web@*'", "--since=-5min"
+    )
+
+
+HEADERS, END_STREAM = 1, 1  # of RFC 9113
+
+
+def ask_by_http_2(settings, context, path, sent):
+    """The status of a request; `sent` is called when it is under way.
+
+    Frames are read by hand: h2 reads none after a GOAWAY, which refuses later requests only.
+    """
+    place = urlsplit(settings["site_url"])
+    http = h2.connection.H2Connection()
+    names = {":method": "GET", ":path": path, ":scheme": "https", ":authority": place.netloc}
+    plain = socket.create_connection((place.hostname, place.port or 443), 60)
+    with context.wrap_socket(plain, server_hostname=place.hostname) as connection:
+        http.initiate_connection()
+        http.send_headers(1, [*names.items()], end_stream=True)
+        connection.sendall(http.data_to_send())
+        sent()
+        status = None
+        with connection.makefile("rb") as answer:
+            while head := answer.read(9):
+                kind, flags, stream = head[3], head[4], int.from_bytes(head[5:9])
+                payload = answer.read(int.from_bytes(head[:3]))
+                if stream == 1 and kind == HEADERS:
+                    status = int(dict(hpack.Decoder().decode(payload))[":status"])
+                if stream == 1 and flags & END_STREAM:
+                    return status
+    return None
 
 
 @pytest.mark.disruptive
-@pytest.mark.hosts("web")
-def test_a_client_cannot_say_what_the_application_believes(host, settings, site):
-    """gunicorn trusts these headers, so each comes from nginx, once: what a client wrote is gone."""
-    live, place = f"{settings['app_runtime_directory']}/live", f"{settings['app_runtime_directory']}/mirror"
-    slot = host.check_output("readlink %s", live)
-    mirror = f"SOCKET = '{place}/web.sock'" + MIRROR
-    host.check_output(
-        f"mkdir {place} && systemd-run --quiet --collect --unit=test-mirror python3 -c %s", mirror
-    )
+def test_a_request_by_http_2_is_answered_by_the_nginx_that_took_it(host, settings):
+    """An update of nginx starts another one beside it."""
+    authority = Path(settings["secrets_authority_certificate"])
+    context = ssl.create_default_context(cafile=authority if authority.exists() else None)
+    context.set_alpn_protocols(["h2"])
+
+    def upgrade():
+        time.sleep(1)  # the request is in the application
+        host.check_output("invoke-rc.d nginx upgrade")
+
+    assert ask_by_http_2(settings, context, "/lab/async/sleep/?seconds=5", upgrade) == 200
+
+
+STATIC_FILES = {
+    "test-plain.js": "text/javascript",
+    "test-module.mjs": "text/javascript",
+    "test-manifest.webmanifest": "application/manifest+json",
+    "test-code.wasm": "application/wasm",
+    "test-image.avif": "image/avif",
+    "test-dated.202611301200.avif": "image/avif",
+    "test-hashed.5c1b8d2f0a3e.css": "text/css",
+    "test-without-suffix.5c1b8d2f0a3e": "application/octet-stream",
+}
+
+
+@pytest.fixture
+def static_files(host, settings):
+    paths = " ".join(f"{settings['nginx_static_directory']}/{name}" for name in STATIC_FILES)
     try:
-        wait_until(lambda: host.run("test -S %s/web.sock", place).rc == 0, "the mirror to listen")
-        host.check_output("ln -sfn mirror %s", live)
-        forged = {
-            "X-Forwarded-For": "203.0.113.99",
-            "X-Forwarded-Proto": "http",
-            "X-Forwarded-Host": "evil.example.org",
-            "Forwarded": "for=203.0.113.99;proto=http;host=evil.example.org",
-        }
-        got = site.get("/", headers=forged).text.lower()
+        host.check_output(f"for path in {paths}; do echo content > $path; chmod 644 $path; done")
+        yield
     finally:
-        host.check_output("ln -sfn %s %s", slot, live)
-        host.check_output(f"systemctl stop test-mirror.service; rm -r {place}")
-    headers = [tuple(line.split(": ", 1)) for line in got.splitlines()[1:] if line]
-    assert [value for name, value in headers if name == "x-forwarded-proto"] == ["https"], got
-    assert len([name for name, _ in headers if name == "x-forwarded-for"]) == 1, got
-    assert "203.0.113.99" not in got
-    assert "evil.example.org" not in got
+        host.check_output(f"rm -f {paths}")
+
+
+@pytest.mark.disruptive
+def test_only_a_static_file_whose_name_has_its_hash_is_kept_without_asking(settings, site, static_files):
+    for name, kind in STATIC_FILES.items():
+        path = f"{settings['nginx_static_path']}{name}"
+        answer = site.get(path)
+        assert (
+            answer.headers["content-type"].split(";")[0].replace("application/javascript", "text/javascript")
+            == kind
+        ), name
+        hashed = ".5c1b8d2f0a3e" in name
+        kept = "public, max-age=31536000, immutable" if hashed else "no-cache"
+        assert answer.headers["cache-control"] == kept, name
+        assert site.get(path, headers={"If-None-Match": answer.headers["etag"]}).status_code == 304, name
 
 
 @pytest.mark.disruptive

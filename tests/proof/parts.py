@@ -23,7 +23,7 @@ CONFIG = (
 )
 STACK = (
     *(*CONTROL, "app/*", "app/*.md", "infra/*", "runtime/*", "runtime/*.md"),
-    *("Makefile", "ansible.cfg", "tests/with-replica"),
+    *("Makefile", "ansible.cfg", "tests/http3.py", "tests/with-replica"),
 )
 REPLICA = (*STACK, "tests/infra/conftest.py", "tests/infra/tools.py", "tests/faults/replica.py")
 MACHINES = (*STACK, "tests/machines/conftest.py", "tests/machines/environment.py")
@@ -208,7 +208,7 @@ FULL = (
     replace(
         INFRA,
         name="infra-full",
-        proves="the playbooks without mitogen",
+        proves="the playbooks without mitogen; nginx behind a balancer; more kills than systemd allows",
         group="servers",
         ci=False,
         variables={"FULL": "1", "ARGS": "-m full"},

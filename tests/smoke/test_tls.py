@@ -8,7 +8,7 @@ from cryptography import x509
 @pytest.fixture
 def connect(settings):
     def open_one(context, name=None):
-        place = settings["site_domain"], settings["site_https_port"]
+        place = settings["site_domain"], settings["nginx_public_port"]
         with (
             socket.create_connection(place, 10) as plain,
             context.wrap_socket(plain, server_hostname=name or settings["site_domain"]) as secure,
