@@ -170,6 +170,9 @@ test-runtime-host: .venv/ready ## Django's requests by our handler as by its own
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
 
+test-recovery: .venv/ready ## disks that fill up, and updates of the system under load
+	@tests/with-replica $(BIN)/pytest tests/recovery $(ARGS)
+
 test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
 	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
 

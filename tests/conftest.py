@@ -25,6 +25,7 @@ MACHINES = (
     "browser",
     "runtime/host",
     "faults",
+    "recovery",
     "servers",
     "your_app",
 )

@@ -47,6 +47,7 @@ APPLICATIONS = [
 ]
 # (role: (a setting and its value that the role's preflight.yml refuses, how the message goes on))
 VALUES = {
+    "base": [("base_log_max", "100MB", "write a size as logrotate has it, such as 100M")],
     "app": [("app_websocket_max_message", 0, "write a number of bytes, such as 1048576")],
     "deploy": [
         ("deploy_keep", 1, "the live release and the one to go back to stay, so write 2"),

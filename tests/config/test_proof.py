@@ -42,10 +42,13 @@ def on_machines():
         ("runtime/README.md", on_machines() | {"app", "config", "runtime"}),
         (
             "tests/load/clients.py",
-            {"lint", "app", "config", "load", "releases", "releases-full", "fresh-full"},
+            {"lint", "app", "config", "load", "recovery", "releases", "releases-full", "fresh-full"},
         ),
         ("tests/smoke/test_http.py", {"lint", "app", "config", "smoke", "servers", *FRESH, *VAGRANT}),
-        ("tests/infra/test_ssh.py", {"lint", "app", "config", "infra", "infra-full", *FRESH, *VAGRANT}),
+        (
+            "tests/infra/test_ssh.py",
+            {"lint", "app", "config", "infra", "infra-full", "recovery", *FRESH, *VAGRANT},
+        ),
         ("tests/browser/conftest.py", {"lint", "app", "config", "browser", "fresh-full"}),
         ("Vagrantfile", {*VAGRANT}),
         ("bench/plan.py", {"lint", "config", "bench", "fresh-full"}),

@@ -1,6 +1,8 @@
 """These tests break what they run on: one local replica, and nothing else."""
 
+import json
 import os
+import secrets
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -87,6 +89,25 @@ def left_well(replica):
 def addresses(replica):
     with many_addresses(replica.settings["ansible_host"]) as own:
         yield own
+
+
+USERS = 10  # each with one WebSocket in each room
+MAKE_USERS = """
+import json
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+names, password = json.loads({given!r})
+User.objects.filter(username__in=names).delete()
+User.objects.bulk_create(User(username=name, password=make_password(password)) for name in names)
+"""
+
+
+@pytest.fixture(scope="module")
+def users(replica):
+    password = secrets.token_urlsafe(12)
+    names = [f"load{number}" for number in range(USERS)]
+    replica.shell(MAKE_USERS.format(given=json.dumps([names, password])))
+    return [f"{name}:{password}" for name in names]
 
 
 @pytest.fixture(scope="module")

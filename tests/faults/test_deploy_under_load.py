@@ -4,9 +4,7 @@ One load runs through all of it, from the first test to the last, which says wha
 one story, and run in this order.
 """
 
-import json
 import re
-import secrets
 import ssl
 import time
 import uuid
@@ -24,24 +22,6 @@ pytestmark = pytest.mark.disruptive
 KINDS = (
     BROKEN if ROUNDS > 1 else ("cannot be imported", "never ready", "migration fails", "dies after its start")
 )
-
-USERS = 10  # each with one WebSocket in each room
-MAKE_USERS = """
-import json
-from django.contrib.auth.hashers import make_password
-from django.contrib.auth.models import User
-names, password = json.loads({given!r})
-User.objects.filter(username__in=names).delete()
-User.objects.bulk_create(User(username=name, password=make_password(password)) for name in names)
-"""
-
-
-@pytest.fixture(scope="module")
-def users(replica):
-    password = secrets.token_urlsafe(12)
-    names = [f"load{number}" for number in range(USERS)]
-    replica.shell(MAKE_USERS.format(given=json.dumps([names, password])))
-    return [f"{name}:{password}" for name in names]
 
 
 @pytest.fixture(scope="module")

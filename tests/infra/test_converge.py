@@ -57,9 +57,8 @@ def test_what_the_live_release_does_not_bring_is_not_put_into_its_units(servers,
         host.check_output(f"mv {packages}/aside {packages}/pergola_runtime")
     assert done.returncode
     assert set(done.changed.values()) == {0}
-    assert "has no pergola_runtime, so that the site would not come back: run make deploy first" in " ".join(
-        done.stdout.split()
-    )
+    said = " ".join(done.stdout.split())
+    assert "has no pergola_runtime/serving.py, so that the site would not come back: run make deploy" in said
 
 
 def test_a_converge_that_was_cut_off_is_finished_by_the_next(servers, host):
@@ -128,6 +127,7 @@ def test_a_host_that_is_not_debian_13_is_refused_by_name(servers, host, settings
     assert "Debian 13" in said
 
 
+@pytest.mark.full  # it waits for the host
 def test_a_host_that_does_not_answer_is_refused(tmp_path):
     """In a bounded time, and with the two users that were tried."""
     inventory = tmp_path / "nowhere"

@@ -9,7 +9,7 @@ import subprocess
 
 import httpx
 import pytest
-from infra.tools import BIN, ROOT, beside_the_slots, inventory_of, live_slot, play, stopped
+from infra.tools import BIN, ROOT, beside_the_slots, changed, inventory_of, live_slot, play, stopped
 
 pytestmark = [pytest.mark.disruptive, pytest.mark.hosts("web")]
 
@@ -59,6 +59,18 @@ def test_a_pin_that_the_runtime_cannot_work_with_is_refused_with_both_named(sour
     said = refused()
     assert re.search(r"pergola-runtime.{0,40}requires.{0,20}uvicorn>=", said), said
     assert "0.34.0" in said
+
+
+def test_a_release_that_cannot_have_the_handler_that_is_set_is_refused(host, settings, source, refused):
+    """The sample's own check would refuse it before, so the release does without."""
+    with (source / "app/config/settings.py").open("a") as file:
+        file.write('DATABASES["default"]["CONN_MAX_AGE"] = 600\n')
+        file.write('SILENCED_SYSTEM_CHECKS.append("pergola.E001")\n')
+    environment = settings["app_env_file"]
+    with changed(host, environment, f"sed -i 's/^PERGOLA_HANDLER=.*/PERGOLA_HANDLER=lean/' {environment}"):
+        said = refused()
+    assert "app_handler is lean, but DATABASES" in said
+    assert "CONN_MAX_AGE=600" in said
 
 
 def test_what_runs_beside_the_slots_follows_after_a_deploy_that_was_cut_off(servers, host, settings):

@@ -252,6 +252,23 @@ FULL = (
             "ARGS": "-k 'not test_threads'",
         },
     ),
+    Part(
+        "recovery",
+        "test-recovery",
+        (
+            *REPLICA,
+            *MACHINES,
+            *SERVERS,
+            "tests/faults/*",
+            "tests/infra/*",
+            "tests/load/*",
+            "tests/recovery/*",
+        ),
+        "disks that fill up; updates of the system take effect by themselves and lose nothing",
+        place="replica",
+        group="recovery",
+        ci=False,
+    ),
     replace(
         RELEASES,
         name="releases-full",
