@@ -38,24 +38,30 @@ def limit_connections():
                 patch()
 
 
-def shared(pools, key, make):
-    """The pool of this key. Two threads that need it at the same time get the same one."""
-    if key not in pools:
+class Pools:
+    """Pools by what they were made with: a class, a URL and options.
+
+    They are few, and looked for by comparison: an option may have no hash (from Django 6.1 on, each client
+    has a DriverInfo of its own), and its repr() may hide a password.
+    """
+
+    def __init__(self):
+        self.found = []  # [(what it was made with, pool)]
+
+    def get(self, *wanted, make):
+        """Two threads that need a pool at the same time get the same one."""
+        return self.look(wanted) or self.add(wanted, make)
+
+    def look(self, wanted):
+        return next((pool for made_with, pool in self.found if made_with == wanted), None)
+
+    def add(self, wanted, make):
         with lock:
-            if key not in pools:
-                pools[key] = make()
-    return pools[key]
-
-
-def key_of(value):
-    """A key for options. Not their repr(): an object that hides its password would equal another one."""
-    if isinstance(value, dict):
-        return tuple((name, key_of(value[name])) for name in sorted(value))
-    if isinstance(value, (list, tuple)):
-        return tuple(map(key_of, value))
-    if isinstance(value, (set, frozenset)):
-        return frozenset(value)
-    return value
+            pool = self.look(wanted)
+            if pool is None:
+                pool = make()
+                self.found.append((wanted, pool))
+            return pool
 
 
 def share_pools_of_django():
@@ -63,7 +69,7 @@ def share_pools_of_django():
 
     from pergola_runtime.redispool import BoundedPool
 
-    pools = {}
+    pools = Pools()
     initialize = RedisCacheClient.__init__
 
     @functools.wraps(initialize)
@@ -72,8 +78,10 @@ def share_pools_of_django():
 
     def get_connection_pool(self, write):
         url = self._servers[self._get_connection_pool_index(write)]
-        key = self._pool_class, url, key_of(self._pool_options)
-        return shared(pools, key, lambda: self._pool_class.from_url(url, **self._pool_options))
+        options = self._pool_options
+        return pools.get(
+            self._pool_class, url, options, make=lambda: self._pool_class.from_url(url, **options)
+        )
 
     RedisCacheClient.__init__ = initialize_with_our_pool
     RedisCacheClient._get_connection_pool = get_connection_pool
@@ -86,14 +94,14 @@ def share_pools_of_django_redis():
 
     from pergola_runtime.redispool import BoundedPool
 
-    pools = {}
+    pools = Pools()
 
     def get_or_create_connection_pool(self, params):
         # a factory of a project, or that for Redis Sentinel, may have set a class of its own
         if "CONNECTION_POOL_CLASS" not in self.options and self.pool_cls is ConnectionPool:
             self.pool_cls = BoundedPool
-        key = type(self), params["url"], key_of(self.options)
-        return shared(pools, key, lambda: self.get_connection_pool(params))
+        wanted = type(self), params["url"], self.options
+        return pools.get(*wanted, make=lambda: self.get_connection_pool(params))
 
     ConnectionFactory.get_or_create_connection_pool = get_or_create_connection_pool
 

@@ -2,13 +2,16 @@
 
 import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from app.servers import gunicorn
+from app.servers import ROOT, gunicorn
 from waiting import wait_until
 
 HERE = Path(__file__).parent
@@ -236,3 +239,29 @@ def test_a_redis_that_stays_away_delays_only_the_first_requests(strict_server, r
     only_the_first_waits(strict_server, "/several", capsys)
     redis_process.start()
     recovers(strict_server, "/several")
+
+
+# as Django 6.1 makes a client: with an object of its own among the options that has no hash
+CLIENTS = """
+from django.conf import settings
+settings.configure(CACHES={"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache"}})
+from django.core.cache.backends.redis import RedisCacheClient
+from pergola_runtime.rediscache import limit_connections
+from redis import DriverInfo
+
+limit_connections()
+names = ["one", "one", "other"]
+options = [{"driver_info": DriverInfo(name=name)} for name in names]
+clients = [RedisCacheClient(["redis://localhost:1"], **these) for these in options]
+one, again, other = [client._get_connection_pool(write=True) for client in clients]
+assert one is again
+assert one is not other
+assert DriverInfo.__hash__ is None
+"""
+
+
+def test_clients_whose_options_have_no_hash_share_a_pool():
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "runtime/src")}
+    command = [sys.executable, "-c", CLIENTS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
