@@ -6,7 +6,7 @@ import pytest
 from runtime.host.conftest import DJANGOS, HERE
 
 FILES = sorted(path.name for path in (HERE / "inside").glob("test_*.py"))
-# What agents report depends on versions that locks hold, so each run finds the same.
+# The results of these two depend only on pinned packages, so `make test-full` runs them and CI does not.
 ONLY_FULL = {"test_agents.py", "test_patch_points.py"}
 # on the newest Django without FULL=1: what our code takes beyond documentation
 BEYOND_DOCUMENTATION = {"test_undocumented.py", "test_requests.py"}

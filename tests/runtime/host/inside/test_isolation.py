@@ -167,26 +167,16 @@ async def pause():
     await asyncio.sleep(random.random() / 20)
 
 
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("way", ["plain", "stream", "synchronous", "background"])
-def test_no_session_is_anothers(serve, marks, state, way):
+def ask_by(way, serve, session, begins, goes_on, wrong):
+    """Send the requests to a view of this kind, which calls `begins(number)` and `goes_on(number)`.
+
+    With `background`, a task calls `begins` after its request has ended, and then looks for marks of others.
+    Each failure is added to `wrong`.
+    """
     from django.db import connections
     from django.http import HttpResponse, StreamingHttpResponse
 
-    session = Session(state)
-    wrong, tasks = [], []
-
-    def begins(number):
-        if session.look()["session"] is not None:
-            wrong.append(("at the beginning", number, session.look()))
-        expect(number, session.alter(number))
-
-    def goes_on(number):
-        expect(number, session.look())
-
-    def expect(number, found):
-        if found != dict.fromkeys(("session", "connection", "thread"), str(number)):
-            wrong.append((way, number, found))
+    tasks = []
 
     def finds_nothing_of_others(number):
         if not {None, number}.issuperset(session.look().values()):
@@ -242,29 +232,50 @@ def test_no_session_is_anothers(serve, marks, state, way):
         return HttpResponse("done")
 
     async def go():
-        answers = await at_once(serve(locals_of[way]))
+        answers = await at_once(serve(view))
         await asyncio.gather(*tasks)
         tasks.clear()  # a task's thread is free when nothing knows the task any more
         await until_all_threads_are_free()
         return answers
 
-    locals_of = {"plain": plain, "stream": stream, "synchronous": synchronous, "background": background}
+    view = {"plain": plain, "stream": stream, "synchronous": synchronous, "background": background}[way]
     answers = asyncio.run(go())
     assert [answer.status for answer in answers] == [200] * NUMBER
     assert all(answer.body.endswith(b"done") for answer in answers)
+
+
+WAYS = ["plain", "stream", "synchronous", "background"]
+
+
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("way", WAYS)
+def test_no_session_is_anothers(serve, marks, state, way):
+    session, wrong = Session(state), []
+
+    def begins(number):
+        if session.look()["session"] is not None:
+            wrong.append(("at the beginning", number, session.look()))
+        expect(number, session.alter(number))
+
+    def goes_on(number):
+        expect(number, session.look())
+
+    def expect(number, found):
+        if found != dict.fromkeys(("session", "connection", "thread"), str(number)):
+            wrong.append((way, number, found))
+
+    ask_by(way, serve, session, begins, goes_on, wrong)
     assert not wrong, wrong[:5]
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("way", ["plain", "stream", "synchronous", "background"])
+@pytest.mark.parametrize("way", WAYS)
 def test_no_session_is_anothers_through_pgbouncer(serve, marks, monkeypatch, state, way):
     """There a session is a request's own for one transaction; its thread and its connection to the end."""
     from django.db import connections, transaction
-    from django.http import HttpResponse, StreamingHttpResponse
 
     monkeypatch.setitem(connections.settings["default"], "PORT", "6432")
-    session = Session(state)
-    wrong, tasks = [], []
+    session, wrong = Session(state), []
 
     def begins(number):
         if session.look()["session"] is not None:
@@ -281,63 +292,7 @@ def test_no_session_is_anothers_through_pgbouncer(serve, marks, monkeypatch, sta
         if found.pop("session") not in (None, number) or found != {"connection": number, "thread": number}:
             wrong.append((number, session.look()))
 
-    async def plain(request):
-        number = request.META["QUERY_STRING"]
-        await sync_to_async(begins)(number)
-        await pause()
-        await sync_to_async(goes_on)(number)
-        return HttpResponse("done")
-
-    async def stream(request):
-        number = request.META["QUERY_STRING"]
-        await sync_to_async(begins)(number)
-
-        async def parts():
-            for _ in range(3):
-                await pause()
-                await sync_to_async(goes_on)(number)
-                yield "part "
-            yield "done"
-
-        return StreamingHttpResponse(parts())
-
-    def synchronous(request):
-        begins(request.META["QUERY_STRING"])
-        return HttpResponse("done")
-
-    def finds_nothing_of_others(number):
-        if not {None, number}.issuperset(session.look().values()):
-            wrong.append((way, number, session.look()))
-        close_if_djangos()
-
-    def close_if_djangos():  # a task has another thread for each call, and nothing closes their connections
-        if serve.handler == "django":
-            connections.close_all()
-
-    async def background(request):
-        number = request.META["QUERY_STRING"]
-
-        async def task(request):
-            await asyncio.wait([request])
-            await sync_to_async(lambda: (begins(number), close_if_djangos()))()
-            for _ in range(3):
-                await pause()
-                await sync_to_async(finds_nothing_of_others)(number)
-
-        tasks.append(asyncio.create_task(task(asyncio.current_task())))
-        return HttpResponse("done")
-
-    async def go():
-        answers = await at_once(serve(view))
-        await asyncio.gather(*tasks)
-        tasks.clear()
-        await until_all_threads_are_free()
-        return answers
-
-    view = {"plain": plain, "stream": stream, "synchronous": synchronous, "background": background}[way]
-    answers = asyncio.run(go())
-    assert [answer.status for answer in answers] == [200] * NUMBER
-    assert all(answer.body.endswith(b"done") for answer in answers)
+    ask_by(way, serve, session, begins, goes_on, wrong)
     assert not wrong, wrong[:5]
 
 
