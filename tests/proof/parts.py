@@ -244,13 +244,11 @@ FULL = (
     replace(
         RUNTIME_HOST,
         name="runtime-servers",
-        proves="monitoring agents; the rest with each HTTP server and each Django",
+        files=(*RUNTIME_HOST.files, *SERVERS, "tests/runtime/unit/*"),
+        proves="monitoring agents; the rest with each HTTP server and Django; its unit tests on Django 6.1",
         group="soak",
         ci=False,
-        variables={
-            "FULL": "1",
-            "ARGS": "-k 'not test_threads'",
-        },
+        variables={"FULL": "1", "ARGS": "-k 'not test_threads'"},
     ),
     Part(
         "recovery",

@@ -130,7 +130,8 @@ def refuse_long_delays():
         except Reject as rejected:
             # (!) Celery drops the message of a task that is rejected, and logs nothing. This way it fails.
             if isinstance(rejected.reason, DelayTooLongError):
-                raise rejected.reason from kwargs.get("exc")
+                # without Celery's own frames, which would leave no room in the log for the task's own error
+                raise rejected.reason.with_traceback(None) from kwargs.get("exc")
             raise
 
     # not by the signal before_task_publish, which logs what its receivers raise and sends the task

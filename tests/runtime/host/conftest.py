@@ -24,6 +24,9 @@ PLACE = "/opt/pergola-lean"
 SECONDS = 3600 if os.environ.get("FULL") else 300
 MEMORY = "3G"
 
+# tests/runtime/unit, and what they import, in the tree's own places
+UNIT = ("runtime/src", "tests/runtime/unit", "tests/app/servers.py", "tests/debian.py", "tests/waiting.py")
+
 collect_ignore = ["inside"]
 
 
@@ -38,6 +41,10 @@ def source_of(django, directory):
     return archive
 
 
+def without_bytecode(member):
+    return None if "__pycache__" in member.name else member
+
+
 class Machine(Replica):
     """The replica's, with what is tested brought to it."""
 
@@ -45,10 +52,10 @@ class Machine(Replica):
         self.remove()
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-            archive.add(
-                HERE / "inside", "inside", filter=lambda one: None if "__pycache__" in one.name else one
-            )
+            archive.add(HERE / "inside", "inside", filter=without_bytecode)
             archive.add(ROOT / "runtime/src/pergola_runtime", "pergola_runtime")
+            for path in UNIT:
+                archive.add(ROOT / path, f"tree/{path}", filter=without_bytecode)
             for name, source in archives.items():
                 archive.add(source, f"{name}.tar.gz")
                 archive.add(HERE / f"{name}.txt", f"{name}.txt")
