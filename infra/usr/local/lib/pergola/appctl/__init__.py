@@ -1,0 +1,1 @@
+"""The program that runs the application's releases on a host: see cli.py."""

@@ -1,0 +1,226 @@
+"""Build a release in its own directory, as the application's user: packages may run code at installation.
+
+release.json is written last and marks the release as complete. The next build removes an incomplete one.
+"""
+
+import contextlib
+import dataclasses
+import grp
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import tarfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .config import Config, ConfigError, convert
+from .slots import live_slot, release_in
+from .system import CommandError, run, write_atomically
+
+FILES = 20_000  # that a release may have; ext4 has a fixed number of inodes
+FIRST_MB = 300  # space for a host's first release; later ones are estimated from the live release
+FULL_MB = 100  # below this, a failed build also clears the package cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """build.json in the bundle: how the control machine wants the release to be built."""
+
+    revision: str
+    packages: str  # digest of all packages; releases with the same digest share files
+    runtime_locks: tuple[str, ...]  # requirements with hashes that pergola_runtime brings, in their order
+    wheel: str  # of pergola_runtime; empty without it
+    servers: tuple[str, ...]  # modules that the application itself must bring
+    static: bool  # whether static files are collected
+    python_index: str  # empty: uv's default
+    directory: str  # of the project in its source
+    manage: tuple[str, ...]  # what runs a management command
+
+    @classmethod
+    def read(cls, path: Path) -> "Recipe":
+        found = json.loads(path.read_text())
+        try:
+            return cls(**{one.name: convert(path, one.name, found[one.name], one.type) for one in FIELDS})
+        except (KeyError, ConfigError) as error:
+            raise CommandError(
+                f"{path.name} is from another version of Pergola ({error}): make converge"
+            ) from None
+
+
+FIELDS = dataclasses.fields(Recipe)
+
+
+@dataclasses.dataclass
+class Build:
+    """A release that is being built."""
+
+    config: Config
+    release: str
+
+    @property
+    def directory(self) -> Path:
+        return self.config.home / "releases" / self.release
+
+    @property
+    def owner(self) -> tuple[int, int]:
+        return pwd.getpwnam(self.config.user).pw_uid, grp.getgrnam(self.config.group).gr_gid
+
+    def is_needed(self) -> bool:
+        return not (self.directory / "release.json").exists()
+
+    def check_space(self, needs_mb: int) -> None:
+        """CommandError: less than `needs_mb` (0: twice the live release) or FILES inodes are free."""
+        config, places = self.config, (self.config.home / "releases", self.config.package_cache)
+        live = live_slot(config)
+        live_mb = size_mb(places[0] / release_in(config, live)) if live else FIRST_MB // 2
+        needs = needs_mb or 2 * live_mb
+        free = min(shutil.disk_usage(place).free // 2**20 for place in places)
+        disk = os.statvfs(places[0])
+        if free < needs or (disk.f_files > 0 and disk.f_favail < FILES):
+            raise CommandError(
+                f"{os.uname().nodename} has {free} MB and {disk.f_favail} files free where releases "
+                f"and packages are stored ({config.home}, {config.package_cache}), and a release needs "
+                f"{needs} MB and {FILES} files: free some space (packages are downloaded again), or set deploy_keep "
+                "lower and deploy the live release again"
+            )
+
+    def build(self, bundle: Path) -> None:
+        """Build from what the control machine packed. CommandError: what failed; the directory is removed."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            self.unpack(bundle)
+            recipe = Recipe.read(self.directory / "build.json")
+            self.install(recipe)
+            if recipe.static:
+                self.collect_static_files(recipe)
+            self.give_to_root()
+            facts = {
+                "id": self.release,
+                "revision": recipe.revision,
+                "packages": recipe.packages,
+                "built": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            write_atomically(self.directory / "release.json", json.dumps(facts) + "\n")
+        except (CommandError, OSError, tarfile.TarError) as error:
+            self.remove()
+            live = release_in(self.config, live_slot(self.config)) if live_slot(self.config) else "no release"
+            raise CommandError(
+                f"release {self.release} could not be built, and {live} stays live: {error}"
+            ) from None
+
+    def remove(self) -> None:
+        if shutil.disk_usage(self.config.package_cache).free < FULL_MB * 2**20:
+            for path in self.config.package_cache.iterdir():
+                shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def unpack(self, bundle: Path) -> None:
+        for path in (self.directory, self.directory / "source", self.directory / "static"):
+            path.mkdir(mode=0o750)
+        with tarfile.open(bundle) as archive:
+            archive.extractall(self.directory, filter="data")
+        self.chown(*self.owner)
+        self.as_user(
+            "tar", "--extract", "--gunzip", "--file=source.tar.gz", "--directory=source", "--no-same-owner"
+        )
+        # the sandbox does not let the application write .pyc files later
+        self.as_user("python3", "-m", "compileall", "-q", "-j", "0", "source")
+
+    def chown(self, user: int, group: int) -> None:
+        for path in (self.directory, *self.directory.rglob("*")):
+            os.chown(path, user, group, follow_symlinks=False)
+
+    def as_user(self, *arguments: str | Path, **environment: str) -> None:
+        """Run a program in the release's directory at low CPU priority. CommandError: its message."""
+        known = {"PATH": os.environ["PATH"], "HOME": str(self.config.package_cache), "LANG": "C.UTF-8"}
+        identity = {"user": self.config.user, "group": self.config.group, "extra_groups": []}
+        done = subprocess.run(
+            ["nice", "--adjustment=10", *map(str, arguments)],
+            cwd=self.directory,
+            env=known | environment,
+            umask=0o027,
+            capture_output=True,
+            text=True,
+            check=False,
+            **(identity if os.geteuid() == 0 else {}),  # type: ignore[call-overload]
+        )
+        if done.returncode:
+            program = Path(arguments[0]).name
+            raise CommandError(f"{program} {arguments[1]}: {(done.stderr or done.stdout).strip()[-4000:]}")
+
+    def install(self, recipe: Recipe) -> None:
+        environment = self.directory / "venv"
+        if other := self.release_with(recipe.packages):
+            # hard links: no process writes to these files
+            shutil.copytree(other / "venv", environment, symlinks=True, copy_function=os.link)
+            return
+        uv = {
+            "UV_CACHE_DIR": str(self.config.package_cache),
+            "UV_PYTHON_DOWNLOADS": "never",  # the system's Python, or a clear error
+            "UV_SYSTEM_CERTS": "true",
+            "VIRTUAL_ENV": str(environment),
+        }
+        if recipe.python_index:
+            uv["UV_DEFAULT_INDEX"] = recipe.python_index
+        # relocatable: its programs work wherever they are, also in another release that links to them
+        self.as_user("uv", "venv", "--quiet", "--relocatable", "--python=/usr/bin/python3", "venv", **uv)
+        pip = ("uv", "pip", "install", "--quiet")
+        # pergola_runtime's pins first, then the application's: where both name a package, the application's
+        # version replaces the other, and `uv pip check` refuses one that pergola_runtime cannot work with.
+        if recipe.wheel:
+            locks = [f"--requirements={lock}" for lock in recipe.runtime_locks]
+            self.as_user(*pip, "--require-hashes", *locks, **uv)
+            self.as_user(*pip, "--no-deps", f"./{recipe.wheel}", **uv)
+        self.as_user(*pip, "--require-hashes", "--no-deps", "--requirements=requirements.txt", **uv)
+        self.as_user("uv", "pip", "check", **uv)
+        self.as_user(environment / "bin/python", "-m", "compileall", "-q", "-j", "0", "venv/lib")
+        self.check_servers(recipe)
+
+    def release_with(self, packages: str) -> Path | None:
+        for path in (self.config.home / "releases").glob("*/release.json"):
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads(path.read_text()).get("packages") == packages:
+                    return path.parent
+        return None
+
+    def check_servers(self, recipe: Recipe) -> None:
+        found = {path.stem for path in self.directory.glob("venv/lib/python3*/site-packages/*")}
+        if missing := [name for name in recipe.servers if name not in found]:
+            raise CommandError(
+                "app_runtime is false, so that app_requirements must name what serves the application; "
+                f"it lacks {' and '.join(missing).replace('_', '-')}"
+            )
+
+    def collect_static_files(self, recipe: Recipe) -> None:
+        """In the application's sandbox, which applies by the unit's name."""
+        source, static = self.directory / "source", self.directory / "static"
+        run(
+            *(
+                "systemd-run",
+                "--quiet",
+                "--collect",
+                "--wait",
+                "--pipe",
+                "--unit=app-collectstatic",
+                "--nice=10",
+            ),
+            f"--property=ReadWritePaths={source} {static}",
+            f"--setenv=STATIC_ROOT={static}",
+            f"--working-directory={source / recipe.directory}",
+            self.directory / "venv/bin/python",
+            *recipe.manage[1:],
+            *("collectstatic", "--no-input", "--verbosity=0"),
+        )
+
+    def give_to_root(self) -> None:
+        """So that a running application cannot change its own code, and nginx can read its static files."""
+        self.chown(0 if os.geteuid() == 0 else os.geteuid(), self.owner[1])
+        static = self.directory / "static"
+        for path in (static, *static.rglob("*")):
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+
+
+def size_mb(directory: Path) -> int:
+    return int(run("du", "--summarize", "--block-size=1M", directory).split()[0])

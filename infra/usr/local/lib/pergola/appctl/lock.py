@@ -1,0 +1,55 @@
+"""The lock that lets one deploy, rollback or restart of the application run at a time."""
+
+import fcntl
+import select
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TextIO
+
+from .config import Config
+from .system import CommandError
+
+LEASE = 60  # seconds without a line on standard input after which the lock is released
+
+
+class LockedError(CommandError):
+    """Another process has the lock: the text says which, and since when."""
+
+
+@contextmanager
+def locked(config: Config, who: str, wait: float) -> Iterator[None]:
+    """LockedError: it is not free within `wait` seconds."""
+    path = config.runtime_directory / "deploy.lock"
+    with path.open("a+") as file:
+        take(file, wait)
+        file.truncate(0)
+        file.write(f"{who} since {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}\n")
+        file.flush()
+        yield
+
+
+def take(file: TextIO, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise LockedError(file.read().strip() or "a process that did not give its name") from None
+            time.sleep(0.1)
+
+
+def hold(config: Config, who: str) -> None:
+    """Hold the lock while a line arrives on standard input at least once in LEASE seconds.
+
+    So the lock is free again if the deploy is killed, or its machine or connection is gone.
+    """
+    with locked(config, who, wait=3):
+        print("held", flush=True)
+        while select.select([sys.stdin], [], [], LEASE)[0] and sys.stdin.readline():
+            pass

@@ -1,0 +1,44 @@
+"""Restart the live release, with its new environment, units or libraries. No request fails."""
+
+from .config import Config
+from .lock import LockedError, locked
+from .signals import ending_by_exception
+from .slots import idle_slot, live_slot, prepare, release_in, start, stop
+from .switch import finish, switch
+from .system import CommandError, succeeds, systemctl
+from .verify import verify
+
+
+def restart(config: Config) -> None:
+    """Start the live release in the other slot, as a deploy does, and send it the traffic when it serves.
+
+    Units that do not run are not started.
+
+    CommandError: a deploy runs, or the other slot does not serve. The old one still does.
+    """
+    live = live_slot(config)
+    if live and succeeds("is-active", f"app-web@{live}.service"):
+        try:
+            with locked(config, "appctl restart", wait=10):
+                in_the_other_slot(config)
+        except LockedError as error:
+            raise CommandError(f"a deploy runs: {error}. Run appctl restart after it") from None
+        except CommandError as error:
+            raise CommandError(f"{error}. {live} still serves") from None
+    else:
+        systemctl("try-restart", "app-web@*.service", "app-websocket@*.service")
+    if config.followers:
+        systemctl("try-restart", *config.followers)
+
+
+def in_the_other_slot(config: Config) -> None:
+    finish(config)  # an interrupted switch may have left the traffic on the other slot
+    live, other = live_slot(config), idle_slot(config)
+    with ending_by_exception():
+        try:
+            prepare(config, other, release_in(config, live))
+            start(config, other)
+            verify(config, other, ready=60, steady=2)
+            switch(config, other, "restart")
+        finally:
+            stop(config, idle_slot(config), wait=live_slot(config) == other)

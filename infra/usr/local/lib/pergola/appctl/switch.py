@@ -1,0 +1,68 @@
+"""Move the traffic from one slot to the other: web and WebSockets at once, by one rename."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .config import Config
+from .releases import record
+from .signals import ending_by_exception
+from .slots import live_slot, release_in
+from .system import CommandError, point, systemctl, target
+from .verify import verify
+
+
+def switch(config: Config, slot: str, kind: str, ready: float = 30) -> None:
+    """Send all traffic to a slot. `kind`: deploy, rollback (to an older release) or restart.
+
+    CommandError: the slot does not answer within `ready` seconds where nginx finds it. Then the traffic is back
+    on the old slot.
+    """
+    old = live_slot(config)
+    move(config, slot, kind)
+    try:
+        verify(config, "live", ready)
+    except CommandError as failed:
+        if not old:
+            raise
+        move(config, old, "rollback")
+        raise CommandError(f"{failed}; the traffic is back on {old}") from None
+
+
+def move(config: Config, slot: str, kind: str) -> None:
+    with ending_by_exception(), jobs_held_back(config if kind == "deploy" else None):
+        # the record is first: if this is interrupted, the machine starts with the slot that was verified
+        point(config.live, f"slots/{slot}")
+        record(config, kind, release_in(config, slot))
+        os.sync()
+        finish(config)
+
+
+def finish(config: Config) -> bool:
+    """Point the link that nginx follows at the live slot on disk. Return whether it was another one.
+
+    After a restart of the machine there is no link, and after an interrupted switch it leads to the old slot.
+    """
+    link, slot = config.runtime_directory / "live", live_slot(config)
+    if target(link) == slot:
+        return False
+    point(link, slot)
+    return True
+
+
+@contextmanager
+def jobs_held_back(config: Config | None) -> Iterator[None]:
+    """Stop Celery during the switch; it starts again whatever ends this program. None: do nothing.
+
+    The old release's worker would discard a job that only the new release has; meanwhile jobs wait in the
+    queue. At a rollback the newer worker can run the old release's jobs, so that nothing has to wait.
+    """
+    units = [f"app-{part}.service" for part in config.celery_parts] if config else []
+    if not units:
+        yield
+        return
+    try:
+        systemctl("stop", *units)
+        yield
+    finally:
+        systemctl("start", "--no-block", *units)
