@@ -69,7 +69,7 @@ def test_a_slot_that_runs_is_stopped_and_said_so(live):
         f"--quiet reset-failed {GREEN}",
         "daemon-reload",
     ]
-    live.run("slot", "stop", "green", "--no-block")
+    live.run("slot", "stop", "idle", "--no-block")
     assert f"stop --no-block {GREEN}" in live.asked()
 
 

@@ -38,7 +38,7 @@ def connections(servers):
 
         def connect(name):
             # ssh takes the first value of an option, so these come before the settings' own
-            opened[name] = options + shlex.join(servers.settings[name]["control_ssh"][1:])
+            opened[name] = options + shlex.join(servers.settings[name]["host_ssh"][1:])
             return opened[name]
 
         yield connect

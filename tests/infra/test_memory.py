@@ -55,7 +55,7 @@ def test_what_runs_fits_the_host(host, settings):
 
 def kills_counted(settings):
     """What the kernel counted for a machine of this host, whose own systemd may not be told."""
-    record = json.loads((Path(settings["state_directory"]) / "machines.json").read_text())
+    record = json.loads((Path(settings["environment_state_directory"]) / "machines.json").read_text())
     group = f"pergola-{record['id']}-{settings['inventory_hostname']}"
     root = Path("/sys/fs/cgroup")
     counters = [*root.glob(f"**/{group}/memory.events"), *root.glob(f"*/{group}/memory.oom_control")]

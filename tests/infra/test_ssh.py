@@ -8,7 +8,7 @@ import pytest
 
 def try_to_log_in(settings, user, *options):
     address = settings.get("ansible_host", settings["inventory_hostname"])
-    command = ["ssh", *options, *settings["control_ssh"][1:], f"{user}@{address}", "sudo -n true"]
+    command = ["ssh", *options, *settings["host_ssh"][1:], f"{user}@{address}", "sudo -n true"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
 
 

@@ -82,8 +82,8 @@ class Build:
             raise CommandError(
                 f"{os.uname().nodename} has {free} MB and {disk.f_favail} files free where releases "
                 f"and packages are stored ({config.home}, {config.package_cache}), and a release needs "
-                f"{needs} MB and {FILES} files: free some space (packages are downloaded again), or set deploy_keep "
-                "lower and deploy the live release again"
+                f"{needs} MB and {FILES} files: free some space (packages are downloaded again), or set "
+                "deploy_keep lower and deploy the live release again"
             )
 
     def build(self, bundle: Path) -> None:

@@ -17,8 +17,6 @@ from .config import PATH, Config, ConfigError, load
 from .system import CommandError
 
 FOR_ALL_USERS = ("releases",)
-# names that people type: links to appctl, which run it as root
-LINKS = {"app-manage": "manage", "app-run": "run", "app-status": "status"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     with_times(
         verb("start", "start its processes, now and at boot, and wait until they serve"), ready=60, steady=0
     )
-    verb("stop", "let its processes finish their requests, and stop them").add_argument(
+    verb("stop", "let a slot's (idle: the idle slot's) processes finish their requests, and stop them").add_argument(
         "--no-block", action="store_true", help="do not wait until they have stopped"
     )
 
@@ -117,11 +115,7 @@ def with_times(command: argparse.ArgumentParser, ready: float, steady: float | N
 
 
 def main(arguments: list[str] | None = None) -> int:
-    given = sys.argv[1:] if arguments is None else arguments
-    linked = LINKS.get(Path(sys.argv[0]).name)
-    if linked and os.geteuid():
-        os.execvp("sudo", ["sudo", *sys.argv])
-    asked = parser().parse_args([linked, *given] if linked else given)
+    asked = parser().parse_args(arguments)
     try:
         if os.geteuid() and asked.command not in FOR_ALL_USERS and asked.config == PATH:
             raise ConfigError(f"{asked.command} needs root: sudo appctl {asked.command}")
@@ -140,7 +134,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def check(config: Config, asked: argparse.Namespace) -> None:
     """ConfigError: arguments that do not fit to this host."""
-    names = [*config.slots, *(["live"] if asked.command == "verify" else []), ""]
+    names = [*config.slots, ""]
+    if asked.command == "verify":
+        names.append("live")
+    if getattr(asked, "verb", "") == "stop":
+        names.append("idle")
     if getattr(asked, "slot", "") not in names:
         raise ConfigError(f"{asked.slot} is not a slot: the slots are {' and '.join(config.slots)}")
     if asked.command in ("run", "manage") and not asked.program:
@@ -217,5 +215,6 @@ def slot(config: Config, asked: argparse.Namespace) -> None:
             handler = verify.start_and_verify(config, asked.slot, asked.ready, asked.steady)
             print("\n".join(filter(None, [f"started {asked.slot}", handler])))
         case "stop":
-            if slots.stop(config, asked.slot, wait=not asked.no_block):
-                print(f"stopped {asked.slot}")
+            name = slots.idle_slot(config) if asked.slot == "idle" else asked.slot
+            if slots.stop(config, name, wait=not asked.no_block):
+                print(f"stopped {name}")

@@ -15,8 +15,8 @@ from .verify import verify
 def switch(config: Config, slot: str, kind: str, ready: float = 30) -> None:
     """Send all traffic to a slot. `kind`: deploy, rollback (to an older release) or restart.
 
-    CommandError: the slot does not answer within `ready` seconds where nginx finds it. Then the traffic is back
-    on the old slot.
+    CommandError: the slot does not answer within `ready` seconds where nginx finds it. Then the traffic is on
+    the old slot again.
     """
     old = live_slot(config)
     move(config, slot, kind)
