@@ -8,18 +8,13 @@ ROOT = Path(__file__).parents[1]
 INFRA = ROOT / "infra"
 ANSIBLE = INFRA / "ansible"
 ROLES = sorted(path.parent.name for path in ANSIBLE.glob("roles/*/meta"))
-# a folder of infra/ -> where it lands (infra/README.md)
-FOLDERS = {
-    "app": "/etc/app",
-    "etc": "/etc",
-    "nginx": "/etc/nginx",
-    "pgbouncer": "/etc/pgbouncer",
-    "postgresql": "/etc/postgresql",
-    "redis": "/etc/redis",
-    "systemd": "/etc/systemd/system",
-    "usr": "/usr",
-}
-TEMPLATES = sorted(path for folder in FOLDERS for path in (INFRA / folder).rglob("*") if path.is_file())
+# what is installed on servers: all but the playbooks and the README
+SERVER_FILES = sorted(
+    path
+    for path in INFRA.rglob("*")
+    if path.is_file() and path.suffix != ".pyc" and ANSIBLE not in path.parents and path.name != "README.md"
+)
+TEMPLATES = [path for path in SERVER_FILES if path.suffix == ".j2"]
 
 
 def read_yaml(path):

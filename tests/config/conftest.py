@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from house import ANSIBLE, FOLDERS, INFRA, ROLES, ROOT, TEMPLATES
+from house import ANSIBLE, INFRA, ROLES, ROOT, SERVER_FILES, TEMPLATES
+
+from pergola.mirror import destination
 
 INVENTORY = """\
 servers:
@@ -108,27 +110,28 @@ def render(settings, root):
         path = ANSIBLE / f"roles/{role}/vars/main.yml"
         if path.exists():
             internals |= DataLoader().load_from_file(str(path), trusted_as_template=True)
-    for template in TEMPLATES:
-        folder, *rest = template.relative_to(INFRA).parts
-        name = str(Path(*rest)).removesuffix(".j2")
+    for file in SERVER_FILES:
+        path = str(file.relative_to(INFRA)).removesuffix(".j2")
         variables = internals | settings
-        if "app-process" in name:
+        if "app-process" in path:
             variables["process"] = settings["app_processes"][0]
-            name = name.replace("app-process", "app-sidecar")
-        if "app-timer" in name:
+            path = path.replace("app-process", "app-sidecar")
+        if "app-timer" in path:
             variables["timer"] = settings["app_timers"][0]
-            name = name.replace("app-timer", "app-clear")
-        name = name.replace("recover.conf", "ssh.service.d/pergola.conf")
-        if "pages/page" in name:
+            path = path.replace("app-timer", "app-clear")
+        path = path.replace("recover.conf", "ssh.service.d/pergola.conf")
+        if "pages/page" in path:
             variables["page"] = {"name": "maintenance", "title": "Back <soon>", "text": 'In "five" & more'}
-            name = name.replace("page.", "maintenance.")
-        templar = Templar(loader=DataLoader(), variables=variables)
-        text = templar.template(
-            trust_as_template(template.read_text()), preserve_trailing_newlines=True, escape_backslashes=False
-        )
-        path = root / FOLDERS[folder].lstrip("/") / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+            path = path.replace("page.", "maintenance.")
+        text = file.read_text()
+        if file in TEMPLATES:
+            templar = Templar(loader=DataLoader(), variables=variables)
+            text = templar.template(
+                trust_as_template(text), preserve_trailing_newlines=True, escape_backslashes=False
+            )
+        rendered = root / destination(path).lstrip("/")
+        rendered.parent.mkdir(parents=True, exist_ok=True)
+        rendered.write_text(text)
     return root
 
 

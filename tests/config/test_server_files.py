@@ -26,7 +26,8 @@ def install(tmp_path, capsys):
         wanted = {"files": [ME | {"validate": ""} | file] if content is not None else [], "absent": []}
         wanted |= {"watch": [], "name": "", "applied": False, "states": str(tmp_path / "states")} | more
         (tmp_path / "wanted.json").write_text(json.dumps(wanted))
-        arguments = {"wanted": str(tmp_path / "wanted.json"), "_ansible_check_mode": check, "_ansible_diff": True}
+        arguments = {"wanted": str(tmp_path / "wanted.json")}
+        arguments |= {"_ansible_check_mode": check, "_ansible_diff": True}
         with patch_module_args(arguments), pytest.raises(SystemExit):
             server_files.main()
         return json.loads(capsys.readouterr().out)
@@ -130,12 +131,12 @@ def play(infra, *tasks):
 
 def test_files_come_from_the_tree_by_its_rule(tmp_path):
     server = tmp_path / "server"
-    parts = [{"name": "left", "size": 2}, {"name": "right", "size": 2}]
+    parts = {"of": [{"name": "left", "size": 2}, {"name": "right", "size": 2}], "each": "part"}
     found, said = play(
         tmp_path / "infra",
         {"files": [{"path": "shop/shop.conf", "dest": f"{server}/shop.conf", "secret": True}]},
         {"files": [{"path": "shop/static.conf", "dest": f"{server}/static.conf", "mode": "0640"}]},
-        {"files": [{"path": "shop/part.conf", "of": parts, "each": "part", "dest": f"{server}/{{name}}.conf"}]},
+        {"files": [{"path": "shop/part.conf", "dest": f"{server}/{{name}}.conf"} | parts]},
         {"files": ["shop/none.conf"]},
         {"file": ["shop/shop.conf"]},
         {"files": [{"path": "shop/shop.conf", "owners": "root"}]},

@@ -18,7 +18,10 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PHASES = ("fetch", "build", "check", "migrate", "start", "verify", "switch", "follow", "drain", "prune")
+PHASES = (
+    *("pack", "build", "prepare_slot", "check", "migrate"),
+    *("start_and_verify", "switch", "restart_followers", "drain", "prune"),
+)
 ROUNDS = int(os.environ.get("RELEASES_ROUNDS") or 5)  # a deploy and a rollback each
 PATIENCE = 900
 # Seconds that a long job works at its first attempt: less than the sample's limit of 50 s for a job, and far

@@ -84,7 +84,7 @@ class Replica:
         return json.loads(self.run("python3 -", given=code))
 
     def releases(self):
-        return json.loads(self.run("app-releases --json"))
+        return json.loads(self.run("appctl releases --json"))
 
     @functools.cached_property
     def tls(self):

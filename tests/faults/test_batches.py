@@ -44,7 +44,8 @@ class Pair(Environment):
 
     def live(self):
         """The release that each host's traffic goes to, as it answers."""
-        return [self.ssh("app-verify live && basename $(readlink -f /srv/app/live)", name) for name in HOSTS]
+        command = "appctl verify live && basename $(readlink -f /srv/app/live)"
+        return [self.ssh(command, name) for name in HOSTS]
 
     def idle(self):
         """What runs in each host's idle slot."""
@@ -93,18 +94,18 @@ def test_a_host_that_does_not_switch_leaves_the_others_as_they_were_and_says_so(
     before = pair.live()
     pair.change(2)
     pair.ssh(
-        "cp -a /usr/local/sbin/app-switch /root/ && "
-        "printf '#!/bin/sh\\n[ \"$1\" = --rollback ] || exit 3\\n' > /usr/local/sbin/app-switch",
+        "cp -a /usr/local/sbin/appctl /root/ && printf '%s\\n' '#!/bin/sh' '[ \"$2\" = \"\" ] || "
+        "[ \"$1\" != switch ] || exit 3' 'exec /root/appctl \"$@\"' > /usr/local/sbin/appctl",
         "two",
     )
     try:
         done = pair.play("deploy")
     finally:
-        pair.ssh("mv /root/app-switch /usr/local/sbin/app-switch", "two")
+        pair.ssh("mv /root/appctl /usr/local/sbin/appctl", "two")
     said = " ".join(done.stdout.split())
     assert done.returncode
     assert "did not get through on two" in said
-    assert "It is live on one;" in said
+    assert "is live on one;" in said
     one, two = pair.live()
     assert one != before[0]
     assert two == before[1]

@@ -94,7 +94,7 @@ def test_deploys_and_rollbacks_are_served_by_the_release_that_they_name(
         done = deploy(replica, source)
         plays.append(done)
         if number == ROUNDS - 1:  # those of earlier rounds would be cut off again and again
-            assert done.reach("verify"), done.text
+            assert done.reach("start_and_verify"), done.text
             # Whenever the worker stops, one of them runs and has far to go: the next is ordered halfway.
             while not done.over:
                 if not long_jobs or long_jobs[-1].seconds() > LONG / 2:

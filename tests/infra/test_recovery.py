@@ -11,7 +11,7 @@ pytestmark = pytest.mark.hosts("web")
 EVIDENCE = ["app-*", "nginx", "pgbouncer*", "postgresql@*", "redis-server", "ssh", "dbus", "systemd-*"]
 
 # Exactly the services that run, beside the application's own. One that is not listed fails the first test
-# below: give its unit Restart=always and StartLimitIntervalSec=0 (infra/systemd/recover.conf), and list it.
+# below: give its unit Restart=always and StartLimitIntervalSec=0 (recover.conf in infra/), and list it.
 SERVICES = {
     "dbus.service",
     "nginx.service",
@@ -113,7 +113,7 @@ def test_every_service_starts_again_when_all_are_killed(host, settings, turns):
         wait_until(started_again, f"all services to start again after turn {turn + 1}: {sorted(before)}")
     assert host.run("systemctl --failed --legend=no --plain").stdout == ""
     path = settings["app_health_path"]
-    wait_until(lambda: host.run("app-verify live").rc == 0, f"{path} to answer")
+    wait_until(lambda: host.run("appctl verify live").rc == 0, f"{path} to answer")
 
 
 @pytest.mark.disruptive

@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.disruptive, pytest.mark.hosts("web")]
 
 
 def releases(host):
-    return json.loads(host.check_output("app-releases --json"))
+    return json.loads(host.check_output("appctl releases --json"))
 
 
 def live(host):
@@ -88,8 +88,8 @@ def test_what_was_refused_is_thrown_away_and_what_served_is_kept(servers, host, 
         host.check_output("echo %s > %s", described, f"{home}/releases/{name}/release.json")
     served = {one["id"] for one in releases(host) if one["deployed"]}
     assert gone_over in served
-    removed = host.check_output("app-releases --prune %s", str(len(served))).split()
-    assert set(refused) <= set(removed)
+    removed = host.check_output("appctl prune %s", str(len(served))).splitlines()
+    assert {f"removed {name}" for name in refused} <= set(removed)
     assert served <= {one["id"] for one in releases(host)}
     assert host.run(f"ls {home}/static/0000*").rc != 0
     assert host.run(f"ls {home}/static/core/another.*.css").rc == 0

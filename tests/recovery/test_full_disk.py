@@ -62,10 +62,10 @@ DISKS = {
     ),
     "log files": Disk("/var/log/nginx", ("nginx.service",), pages=(PLAIN, QUERY, READY)),
     # each unit has a directory of its own there, from its start on
-    "temporary files": Disk("/tmp", moved="app-restart", pages=(PLAIN, QUERY, READY)),  # noqa: S108 - of the machine
+    "temporary files": Disk("/tmp", moved="appctl restart", pages=(PLAIN, QUERY, READY)),  # noqa: S108 - of the machine
     "inodes of temporary files": Disk(
         "/tmp",  # noqa: S108
-        moved="app-restart",
+        moved="appctl restart",
         files=30,
         work=KILL_WEB,
         pages=(PLAIN, QUERY, READY),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 HANDLERS = ("django", "lean")
-# As their unit starts them (infra/systemd/app-web@.service.j2): on descriptor 3, systemd's socket.
+# As their unit starts them (infra/systemd/system/app-web@.service.j2): on descriptor 3, systemd's socket.
 SERVING = "pergola_runtime.serving:application"
 GUNICORN = ["gunicorn", SERVING, "-w", "1", "--no-control-socket", "-k"]
 SERVERS = {
