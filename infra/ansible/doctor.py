@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
-import settings
+from pergola import inventory
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -238,8 +238,8 @@ def main():
     env, *options = sys.argv[1:]
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     warnings.simplefilter("ignore")  # Ansible's, about being loaded twice
-    local = settings.load(env)[1]
-    virtual = local if env != "local" else settings.load("vagrant")[1]
+    local = inventory.load(env)[1]
+    virtual = local if env != "local" else inventory.load("vagrant")[1]
     home = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
     if options:
         wanted = not_made(virtual)

@@ -1,6 +1,5 @@
 """Renders every template as a converge would, and runs playbooks that are expected to refuse."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 from house import ANSIBLE, FOLDERS, INFRA, ROLES, ROOT, TEMPLATES
+
+from pergola import inventory
 
 INVENTORY = """\
 servers:
@@ -91,10 +92,7 @@ def module_playbook(tmp_path_factory):
 
 def settings_of(given):
     """Every setting as a converge of the local replica works it out, facts and secrets included."""
-    spec = importlib.util.spec_from_file_location("pergola_settings", ANSIBLE / "settings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    _, hosts = module.load("local", given)
+    _, hosts = inventory.load("local", given)
     return hosts["app"]
 
 
