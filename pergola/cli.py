@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Callable
 
+from pergola.machines import cli as machines
 from pergola.paths import ROOT
 
 Run = Callable[[argparse.Namespace], None]
@@ -77,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
             "With it a cloud server lets the operator of ENV log in, so that `make converge` can build it.",
         )
     )
+    summary = "make, boot and remove machines on this host"
+    machines.add_arguments(verbs.add_parser("machines", help=summary))
     return made
 
 

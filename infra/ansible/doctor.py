@@ -11,21 +11,20 @@ import json
 import os
 import platform
 import re
-import runpy
 import shutil
 import socket
 import subprocess
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 from pergola import inventory
+from pergola.machines import host as machines
+from pergola.machines.system import VAGRANT as USE_VAGRANT
+from pergola.machines.system import existing
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-MACHINES = HERE / "roles/machines/files/machines.py"
-machines = SimpleNamespace(**runpy.run_path(str(MACHINES)))
 VAGRANT = (2, 3)
 GIB = 1 << 30
 # links whose networks are there for machines, and stay when these are gone
@@ -114,7 +113,7 @@ def memory(hosts):
 
 
 def disk(hosts, place):
-    free = shutil.disk_usage(machines.existing(place)).free
+    free = shutil.disk_usage(existing(place)).free
     wanted = machines.DISK_PER_MACHINE * len(hosts)
     text = f"{free / GIB:.1f} GiB free at {place}, the machines take {wanted / GIB:.0f}"
     return (text, True) if free >= wanted else (f"{text}: free some", False)
@@ -134,17 +133,17 @@ def port(number):
 def nspawn(hosts):
     """What the role machines would refuse, in its words; it only looks."""
     if platform.system() != "Linux":
-        return f"systemd-nspawn needs Linux: {machines.VAGRANT}", False
+        return f"systemd-nspawn needs Linux: {USE_VAGRANT}", False
     first = next(iter(hosts.values()))
     if first.get("machines_provider") != "nspawn":
         return f"ENV={first['environment_name']} is made of no systemd-nspawn machines: vagrant up", False
     state = Path(first["state_directory"])
     images = Path(os.environ.get("PERGOLA_IMAGES") or state.parent / "images")
-    command = [sys.executable, MACHINES, f"--state={state}", f"--images={images}"]
+    command = [sys.executable, "-B", "-m", "pergola.machines", f"--state={state}", f"--images={images}"]
     command += ["check", first["machines_networks"], *hosts]
     if os.geteuid():
         if not shutil.which("sudo"):
-            return f"systemd-nspawn needs root, or sudo: {machines.VAGRANT}", False
+            return f"systemd-nspawn needs root, or sudo: {USE_VAGRANT}", False
         if said("sudo", "-n", "true") is None:
             return "systemd-nspawn; not tried, as sudo asks for a password (sudo -v first)", True
         command = ["sudo", "-n", *command]
@@ -152,7 +151,7 @@ def nspawn(hosts):
     if done.returncode:
         return done.stderr.strip().splitlines()[-1], False
     lacking = done.stdout.split()
-    text = f"systemd-nspawn, {shutil.disk_usage(machines.existing(state)).free / GIB:.1f} GiB of disk free"
+    text = f"systemd-nspawn, {shutil.disk_usage(existing(state)).free / GIB:.1f} GiB of disk free"
     return text + (f"; it will install {' '.join(lacking)}" if lacking else ""), True
 
 
