@@ -41,7 +41,7 @@ dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
 ##@ A production replica on this machine
 .PHONY: doctor up down
 doctor: environment ## what this machine can run, by make up and by each Vagrant provider, and what it lacks
-	@$(BIN)/python infra/ansible/doctor.py $(ENV) $(ARGS)
+	@$(BIN)/pergola doctor $(ENV) $(ARGS)
 
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)

@@ -28,6 +28,12 @@ def cloud_init(given: argparse.Namespace) -> None:
     cloud_init.show(given.env)
 
 
+def doctor(given: argparse.Namespace) -> None:
+    from pergola import doctor
+
+    doctor.examine(given.env, given.room)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="pergola",
@@ -78,6 +84,19 @@ def parser() -> argparse.ArgumentParser:
             "With it a cloud server lets the operator of ENV log in, so that `make converge` can build it.",
         )
     )
+    verb = of_environment(
+        add(
+            "doctor",
+            doctor,
+            "show what this machine can run, and what it lacks",
+            "A line for each thing: what, ok or no, and what was seen or the fix. "
+            "The exit status is 0 if one of the ways to make machines is open.",
+        )
+    )
+    verb.add_argument(
+        "--room", metavar="PROVIDER", help="print only what this machine lacks for Vagrant's new machines"
+    )
+
     summary = "make, boot and remove machines on this host"
     machines.add_arguments(verbs.add_parser("machines", help=summary))
     return made
