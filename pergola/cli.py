@@ -34,6 +34,12 @@ def doctor(given: argparse.Namespace) -> None:
     doctor.examine(given.env, given.room)
 
 
+def lease(given: argparse.Namespace) -> None:
+    from pergola import lease
+
+    lease.hold(given.pid, given.command)
+
+
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="pergola",
@@ -96,6 +102,15 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--room", metavar="PROVIDER", help="print only what this machine lacks for Vagrant's new machines"
     )
+
+    verb = add(
+        "lease",
+        lease,
+        "run a command for as long as a process lives",
+        "Deploys hold the lock of a host by it.",
+    )
+    verb.add_argument("pid", metavar="PID", type=int, help="the process")
+    verb.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help="and its arguments")
 
     summary = "make, boot and remove machines on this host"
     machines.add_arguments(verbs.add_parser("machines", help=summary))
