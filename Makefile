@@ -7,11 +7,11 @@ ENV ?= local
 ARGS ?=
 BIN := .venv/bin
 PLAYBOOK = $(BIN)/ansible-playbook -i infra/ansible/inventory/$(ENV)
-SETTING = $(BIN)/python infra/ansible/settings.py $(ENV)
+SETTING = $(BIN)/pergola settings $(ENV)
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_SYSTEM_CERTS=true $(BIN)/uv pip compile --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url -q $(if $(UPGRADE),--upgrade)
 # through a shell there, so that the command's own quotes count, and none is no error
-DEMO = $(BIN)/python infra/ansible/login.py $(ENV) web sudo app-run sh -c "$$($(SETTING) app_demo)"
+DEMO = $(BIN)/pergola ssh $(ENV) web sudo app-run sh -c "$$($(SETTING) app_demo)"
 # runs parts of the tests side by side, and remembers what passed
 PROOF = $(BIN)/python -m tests.proof
 # with it every start of Ansible or Django compiles all of its modules anew, three times as long
@@ -41,7 +41,7 @@ dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
 ##@ A production replica on this machine
 .PHONY: doctor up down
 doctor: environment ## what this machine can run, by make up and by each Vagrant provider, and what it lacks
-	@$(BIN)/python infra/ansible/doctor.py $(ENV) $(ARGS)
+	@$(BIN)/pergola doctor $(ENV) $(ARGS)
 
 up: environment ## make machines, build them, bring the application out, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
@@ -66,7 +66,7 @@ rollback: environment ## go back to the release before, or to RELEASE=id, in sec
 	@$(PLAYBOOK) infra/ansible/rollback.yml $(if $(RELEASE),-e release=$(RELEASE)) $(ARGS)
 
 releases: environment ## list the releases that a host holds (HOST=app)
-	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-releases
+	@$(BIN)/pergola ssh $(ENV) web sudo app-releases
 
 maintenance-on: environment ## answer 503 with a page to all but health checks, until it is off
 	@$(PLAYBOOK) infra/ansible/maintenance.yml -e maintenance=on $(ARGS)
@@ -86,7 +86,7 @@ new-app: .venv/ready ## the inventory of a replica with your application: NAME=s
 	@$(BIN)/python infra/ansible/new_app.py '$(NAME)' '$(SOURCE)'
 
 cloud-init: environment ## print the user data of a fresh server of ENV, so that converge can log in to it
-	@$(BIN)/python infra/ansible/cloud_init.py $(ENV)
+	@$(BIN)/pergola cloud-init $(ENV)
 
 ##@ Look inside
 .PHONY: url ca trust demo ssh logs status manage seed-data psql
@@ -107,30 +107,31 @@ demo: environment ## calls together and one after another, who waits for whom: i
 		&& $(BIN)/python app/demo.py "$$url" --ca "$$authority"
 
 ssh: environment ## log in (HOST=app)
-	@$(BIN)/python infra/ansible/login.py $(ENV) all
+	@$(BIN)/pergola ssh $(ENV) all
 
 logs: environment ## follow the journal of the application, nginx and PgBouncer
-	@$(BIN)/python infra/ansible/login.py $(ENV) all sudo journalctl -f -n 50 -u 'app-*' -u nginx -u pgbouncer
+	@$(BIN)/pergola ssh $(ENV) all sudo journalctl -f -n 50 -u 'app-*' -u nginx -u pgbouncer
 
 status: environment ## what runs, and which release
-	@$(BIN)/python infra/ansible/login.py $(ENV) web app-status
+	@$(BIN)/pergola ssh $(ENV) web app-status
 
 manage: environment ## run a management command: CMD="createsuperuser"
-	@$(BIN)/python infra/ansible/login.py $(ENV) web sudo app-manage $(CMD)
+	@$(BIN)/pergola ssh $(ENV) web sudo app-manage $(CMD)
 
 seed-data: environment ## run the application's app_demo: data to look at, and accounts to look with
 	@[ -n "$$($(SETTING) app_demo)" ] || { echo "the application of ENV=$(ENV) has no app_demo (site.yml)" >&2; exit 1; }
 	@$(DEMO)
 
 psql: environment ## open the application's database
-	@$(BIN)/python infra/ansible/login.py $(ENV) database sudo -u postgres psql -d app
+	@$(BIN)/pergola ssh $(ENV) database sudo -u postgres psql -d app
 
 ##@ Tests
-.PHONY: lint test test-app test-runtime test-config test-api test-migrations test-load test-infra test-smoke test-browser \
+.PHONY: lint test test-app test-runtime test-config test-pergola test-api test-migrations test-load test-infra test-smoke test-browser \
 	test-runtime-host test-recovery test-releases test-servers test-machines test-fresh test-your-app test-vagrant test-ci test-full ledger
-lint: .venv/ready ## ruff, ansible-lint, yamllint, shellcheck
+lint: .venv/ready ## ruff, mypy, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy pergola
 	@$(BIN)/yamllint --strict .
 	@PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline -q
 	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate | xargs -0 $(BIN)/shellcheck
@@ -145,6 +146,9 @@ test-runtime: .venv/ready ## pergola_runtime alone, and with a Redis of its own
 
 test-config: .venv/ready ## settings, contracts, rendered files
 	@$(BIN)/pytest -n auto --dist worksteal tests/config $(ARGS)
+
+test-pergola: .venv/ready ## the package of the control machine: doctor, new-env, new-app, sources, machines
+	@$(BIN)/pytest -n auto --dist worksteal tests/pergola $(ARGS)
 
 test-api: .venv/ready ## requests made from the API's OpenAPI document, well-formed and not
 	@$(BIN)/pytest tests/api $(ARGS)
@@ -176,7 +180,7 @@ test-recovery: .venv/ready ## disks that fill up, and updates of the system unde
 test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
 	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
 
-test: .venv/ready ## lint, app, config, infra, smoke and browser; CHANGED=1: parts that uncommitted changes make stale
+test: .venv/ready ## lint, app, config, pergola, infra, smoke and browser; CHANGED=1: parts that uncommitted changes make stale
 	@$(PROOF) test
 
 test-machines: .venv/ready ## how machines are made, killed, brought back and removed

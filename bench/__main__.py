@@ -7,7 +7,6 @@ Takes this checkout to the replica, measures there (measure.py), and writes benc
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from bench import plan, report
 from bench.contestants import CONTESTANTS, ENDPOINTS
+from pergola import inventory
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench/results"
@@ -123,10 +123,7 @@ def arguments():
 
 
 def load_settings(env):
-    spec = importlib.util.spec_from_file_location("pergola_settings", ROOT / "infra/ansible/settings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    _, hosts = module.load(env)
+    _, hosts = inventory.load(env)
     settings = next(iter(hosts.values()))
     if len(hosts) != 1 or "machines_provider" not in settings:
         sys.exit(

@@ -33,4 +33,7 @@ echo "Installing the control machine's environment in .venv"
 [ -x .venv/bin/python ] || "$python" -m venv --clear .venv
 .venv/bin/pip --disable-pip-version-check -q install --require-hashes -r requirements/uv.txt
 .venv/bin/uv pip sync -q --python .venv/bin/python --require-hashes requirements/control.txt
+# `pergola` and what imports it: Ansible's plugins, the tests, the benchmark. After the sync, which removes what the lock
+# does not name; editable, so that it is always this checkout's; offline, as uv itself contains the build backend.
+.venv/bin/uv pip install -q --python .venv/bin/python --offline --no-deps --editable .
 touch .venv/ready

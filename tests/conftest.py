@@ -1,7 +1,6 @@
 """What the tests share: the environment under test, and that nothing is skipped in CI."""
 
 import functools
-import importlib.util
 import os
 import sys
 import time
@@ -14,7 +13,6 @@ import pytest
 from proof import checks
 
 TESTS = Path(__file__).parent
-ANSIBLE = TESTS.parent / "infra/ansible"
 # Where everything must run, in CI, a test of these that did not is a failure.
 MACHINES = (
     "infra",
@@ -45,13 +43,12 @@ for name in ("MAKEFLAGS", "MFLAGS", "ARGS"):
 @functools.cache
 def load_environment(name, facts=()):
     """The inventory's groups and hosts, with each host's settings as its converge used them."""
-    # by its path and not before it is needed: tests/app runs without Ansible
-    spec = importlib.util.spec_from_file_location("pergola_settings", ANSIBLE / "settings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # not at the top: the parts that load no environment do not depend on these files
+    from pergola import inventory
+
     try:
         with warnings.catch_warnings(action="ignore"):  # Ansible's, about being loaded again
-            groups, settings = module.load(name, {"ansible_facts": dict(facts)} if facts else None)
+            groups, settings = inventory.load(name, {"ansible_facts": dict(facts)} if facts else None)
     except SystemExit as refused:
         raise pytest.UsageError(str(refused)) from None
     return SimpleNamespace(name=name, groups=groups, settings=settings)

@@ -14,7 +14,7 @@ def install(*packages):
     """Install these with the newest lists; raises AssertionError with apt's own words.
 
     Tests that run at the same time, and `make up`, wait for each other: `apt-get update` fails where another
-    one is running (machines.py takes the same lock).
+    one is running (pergola.machines takes the same lock).
     """
     apt = os.open("/var/lib/apt", os.O_RDONLY)
     try:

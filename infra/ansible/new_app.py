@@ -22,9 +22,9 @@ from pathlib import Path
 
 import yaml
 
+from pergola import requirements as pinned_requirements
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "plugins/modules"))
-import pinned_requirements  # noqa: E402
 
 URL = re.compile(r"(https?|ssh|git|file)://|[^/]+@[^/]+:")
 GROUPS = ("edge", "web", "worker", "database", "redis", "monitoring", "backup")

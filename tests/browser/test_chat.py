@@ -2,19 +2,17 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 ROOM = "/chat/%EB%B9%84%EB%8F%99%EA%B8%B0-%EC%9E%A5%EA%B3%A0/"  # 비동기-장고, of the seed data
 CONNECTED = "() => document.getElementById('chat-state').textContent === 'connected'"
 TRIES = 20  # nginx gives a new socket to either process
 
 
 def on_server(servers, *command):
-    login = [sys.executable, ROOT / "infra/ansible/login.py", servers.name, "web", "sudo", *command]
+    login = [sys.executable, "-m", "pergola", "ssh", servers.name, "web", "sudo", *command]
     return subprocess.run(login, check=True, capture_output=True, text=True, timeout=60).stdout
 
 

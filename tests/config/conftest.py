@@ -1,6 +1,5 @@
 """Renders every template as a converge would, and runs playbooks that are expected to refuse."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import yaml
 from house import ANSIBLE, INFRA, ROLES, ROOT, SERVER_FILES, TEMPLATES
 
 from pergola.mirror import destination
+
+from pergola import inventory
 
 INVENTORY = """\
 servers:
@@ -93,10 +94,7 @@ def module_playbook(tmp_path_factory):
 
 def settings_of(given):
     """Every setting as a converge of the local replica works it out, facts and secrets included."""
-    spec = importlib.util.spec_from_file_location("pergola_settings", ANSIBLE / "settings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    _, hosts = module.load("local", given)
+    _, hosts = inventory.load("local", given)
     return hosts["app"]
 
 

@@ -117,7 +117,7 @@ def test_the_environment_is_a_machine_of_its_own(new_app):
     """Of the same kind as the local one, in a state directory of its own name."""
     assert new_app.run().returncode == 0
 
-    command = [sys.executable, ANSIBLE / "settings.py", new_app.name]
+    command = [sys.executable, "-m", "pergola", "settings", new_app.name]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     (settings,) = json.loads(shown.stdout).values()
     assert settings["machines_provider"] == "nspawn"

@@ -9,12 +9,11 @@ import sys
 import threading
 
 import pytest
-from house import ANSIBLE
 
 
 def login(env, **places):
     """The words by which the control machine logs in to an environment's host."""
-    command = [sys.executable, ANSIBLE / "settings.py", env, "host_login"]
+    command = [sys.executable, "-m", "pergola", "settings", env, "host_login"]
     done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()
 

@@ -34,9 +34,10 @@ def on_machines():
 @pytest.mark.parametrize(
     ("name", "stale"),
     [
-        ("infra/nginx/nginx.conf.j2", on_machines() | {"lint", "config"}),
+        ("infra/nginx/nginx.conf.j2", on_machines() | {"lint", "config", "pergola"}),
         ("runtime/src/pergola_runtime/lean.py", set(BY_NAME) - {"load"}),
         ("app/posts/views.py", set(BY_NAME) - {"load"}),
+        ("pergola/inventory.py", on_machines() | {"lint", "config", "pergola"}),
         ("requirements/control.txt", set(BY_NAME)),
         ("tests/proof/verdict.py", set(BY_NAME)),
         ("runtime/README.md", on_machines() | {"app", "config", "runtime"}),

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MACHINES = [sys.executable, ROOT / "infra/ansible/roles/machines/files/machines.py"]
+MACHINES = [sys.executable, "-m", "pergola.machines"]
 SOURCE = "/srv/pergola.git"
 CHECKOUT = "/srv/our pérgola"  # a folder may be called so
 AUTHORITIES = "usr/local/share/ca-certificates"

@@ -6,7 +6,6 @@ Debian 13's own cloud-init judges the file and does what it says.
 import subprocess
 import sys
 
-from machines.environment import ANSIBLE
 from waiting import wait_until
 
 # The seed stands in for a cloud's. The machine keeps its address and host keys, by which the test knows it.
@@ -23,7 +22,7 @@ cloud-init schema --config-file /var/lib/cloud/seed/nocloud/user-data
 
 
 def user_data(server):
-    program = [sys.executable, ANSIBLE / "cloud_init.py", server.inventory]
+    program = [sys.executable, "-m", "pergola", "cloud-init", server.inventory]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

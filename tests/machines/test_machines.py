@@ -59,9 +59,9 @@ def test_a_killed_machine_comes_back_with_its_data(standing):
 def test_a_machine_that_outlived_its_supervisor_is_not_booted_twice(standing):
     """systemd-nspawn killed alone leaves the machine running, with nobody to restart it."""
     orphan = standing.init()
-    for pid in standing.processes(r"systemd-nspawn|machines\.py"):
+    for pid in standing.processes(r"systemd-nspawn|pergola\.machines"):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not standing.processes(r"systemd-nspawn|machines\.py"), "the supervisor to end")
+    wait_until(lambda: not standing.processes(r"systemd-nspawn|pergola\.machines"), "the supervisor to end")
     assert standing.works("up", *SMALL).changed == 1
     assert standing.init() != orphan
     assert len(standing.processes("^systemd-nspawn")) == 1

@@ -5,9 +5,6 @@ import subprocess
 import sys
 
 import pytest
-from machines.environment import ANSIBLE
-
-SCRIPT = ANSIBLE / "roles/machines/files/machines.py"
 
 
 @pytest.fixture
@@ -24,7 +21,7 @@ def call(network_namespace):
 
 @pytest.fixture
 def machines(call):
-    return lambda state, *verb: call(sys.executable, SCRIPT, f"--state={state}", *verb)
+    return lambda state, *verb: call(sys.executable, "-m", "pergola.machines", f"--state={state}", *verb)
 
 
 def forwarding(call):

@@ -74,7 +74,8 @@ def test_a_full_disk_is_named(tmp_path, host_of_machines):
 def checkout():
     """The playbooks where anybody may read them, wherever this checkout is."""
     with tempfile.TemporaryDirectory() as folder:
-        shutil.copytree(ROOT / "infra", f"{folder}/infra", symlinks=True)
+        for part in ("infra", "pergola"):
+            shutil.copytree(ROOT / part, f"{folder}/{part}", symlinks=True)
         shutil.copy(ROOT / "ansible.cfg", folder)
         Path(folder).chmod(0o755)  # Ansible ignores ansible.cfg where anybody may write
         for own in ("ansible", "states"):

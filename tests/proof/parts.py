@@ -18,11 +18,12 @@ APP = (
     *("tests/app/*", "tests/*.py"),  # the guide in docs names tests of all directories
 )
 CONFIG = (
-    *(*CONTROL, "app/*", "bench/*", "docs/*", "infra/*", "runtime/*", "tests/*", "Makefile", "ansible.cfg"),
+    *(*CONTROL, "app/*", "bench/*", "docs/*", "infra/*", "pergola/*", "runtime/*", "tests/*"),
+    *("Makefile", "ansible.cfg"),
     *("README.md", "README.ko.md", "bench/README.md", "docs/servers.md", "infra/*.md", "runtime/*.md"),
 )
 STACK = (
-    *(*CONTROL, "app/*", "app/*.md", "infra/*", "runtime/*", "runtime/*.md"),
+    *(*CONTROL, "app/*", "app/*.md", "infra/*", "pergola/*", "runtime/*", "runtime/*.md"),
     *("Makefile", "ansible.cfg", "tests/http3.py", "tests/with-replica"),
 )
 REPLICA = (*STACK, "tests/infra/conftest.py", "tests/infra/tools.py", "tests/faults/replica.py")
@@ -131,6 +132,15 @@ QUICK = (
         CONFIG,
         "settings, contracts between files, rendered files, bad input",
         links=LINKED,
+    ),
+    Part(
+        "pergola",
+        "test-pergola",
+        (
+            *(*CONTROL, "app/*", "infra/*", "pergola/*", "runtime/*", "tests/pergola/*"),
+            *("Makefile", "ansible.cfg"),
+        ),
+        "the package of the control machine: doctor, new-env, new-app, sources, requirements, machines",
     ),
     Part(
         "api",

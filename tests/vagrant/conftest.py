@@ -3,7 +3,9 @@ import platform
 
 import pytest
 from machines.conftest import why_no_machines
-from vagrant.lab import OWN, PROVIDER, Lab, machines
+from vagrant.lab import OWN, PROVIDER, Lab
+
+from pergola.machines import cgroups
 
 lab_of_session = Lab()
 
@@ -26,7 +28,7 @@ def why_no_vagrant():
     system = platform.freedesktop_os_release()
     if (system["ID"], system.get("VERSION_ID")) != ("debian", "12"):
         return f"vagrant-lxc is a package of Debian 12, and this is {system['PRETTY_NAME']}"
-    if not any("devices" in options for options in machines.cgroup_mounts().values()):
+    if not any("devices" in options for options in cgroups.mounts().values()):
         return "vagrant-lxc's networks need the controller 'devices' of cgroup v1, and none is mounted"
     return ""
 

@@ -11,18 +11,19 @@ import contextlib
 import fcntl
 import os
 import re
-import runpy
-import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import yaml
 from machines.environment import ANSIBLE, IMAGES, ROOT, STATES, traces
 from vagrant import boxes
 from waiting import wait_until
+
+from pergola.machines import cgroups, files, host, image, lifecycle, system
+from pergola.machines import network as networks
+from pergola.machines import record as records
 
 STATE = STATES / "vagrant"  # (!) no space in it: vagrant-lxc hands its box's path to a shell unquoted
 INVENTORY = ANSIBLE / "inventory/vagrant"
@@ -36,8 +37,6 @@ if PROVIDER == "libvirt":
         *("libvirt-guests", "libvirtd", "libvirtd.socket", "libvirtd-admin.socket", "libvirtd-ro.socket"),
         *("virtlockd.socket", "virtlogd.socket"),
     ]
-MACHINES = ANSIBLE / "roles/machines"
-machines = SimpleNamespace(**runpy.run_path(str(MACHINES / "files/machines.py")))
 
 PATIENCE = 1 if PROVIDER == "lxc" else 12  # an emulated machine computes some 20 times slower
 VIRSH = ["virsh", "--connect", "qemu:///system"]
@@ -104,13 +103,15 @@ class Lab:
     def begin(self):
         self.clear()
         (STATE / "network").mkdir(parents=True)
-        packages = yaml.safe_load((MACHINES / "defaults/main.yml").read_text())["machines_packages"]
+        packages = yaml.safe_load((ANSIBLE / "roles/machines/defaults/main.yml").read_text())[
+            "machines_packages"
+        ]
         images = IMAGES
         if PROVIDER == "libvirt":
             images, packages = STATE / "images", packages + boxes.KERNEL
         with self.timed("base image, once"):
-            machines.image(images, "", packages)
-        machines.network(STATE / "network", UPLINKS, ["app"])
+            image.build(images, "", packages)
+        lifecycle.network(STATE / "network", UPLINKS, ["app"])
         self.open_namespaces()
         with self.timed("box"):
             self.build_box(images)
@@ -124,25 +125,25 @@ class Lab:
     def install(self):
         """As far as it is missing: a person's own Vagrant and its services stay as they are."""
         os.environ["PATH"] += ":/usr/sbin:/sbin"
-        lacking = [package for file, package in machines.PACKAGES.items() if not existing(file)]
+        lacking = host.lacking()
         lacking += [package for package in PACKAGES if not installed(package)]
         if not lacking:
             return
-        machines.install(lacking)
+        host.install(lacking)
         services = [service for package in lacking for service in SERVICES.get(package, [])]
         if services and Path("/run/systemd/system").exists():
             subprocess.run(["systemctl", "disable", "--quiet", "--now", *services], check=True)
 
     @property
     def record(self):
-        return machines.load(STATE / "network")
+        return records.load(STATE / "network")
 
     @property
     def bridge(self):
-        return next(name for name, (owner, _) in machines.bridges().items() if owner == self.record["id"])
+        return networks.own_bridge(self.record)
 
     def open_namespaces(self):
-        (STATE / "resolv.conf").write_text(machines.name_servers())
+        (STATE / "resolv.conf").write_text(files.name_servers())
         self.process = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--net", "--pid", "--ipc"),
@@ -155,7 +156,7 @@ class Lab:
         )
         self.pid = self.process.stdout.readline().strip()
         assert self.pid, "the namespaces could not be made"
-        bridge, network = self.bridge, self.record["network"].removesuffix("0/24")
+        bridge, network = self.bridge, self.record.network.removesuffix("0/24")
         link = ["ip", "link", "add", f"{bridge}-v", "type", "veth", "peer", "uplink", "netns", self.pid]
         subprocess.run(link, check=True)
         subprocess.run(["ip", "link", "set", f"{bridge}-v", "master", bridge, "up"], check=True)
@@ -178,16 +179,16 @@ class Lab:
         box.mkdir()
         way = "DHCP=ipv4\n"
         if PROVIDER == "lxc":
-            address, network = self.record["addresses"]["app"], self.record["network"]
+            address, network = self.record.addresses["app"], self.record.network
             way = f"Address={address}/24\nGateway={network.replace('0/24', '1')}\n"
-        with machines.locked(images / ".lock", fcntl.LOCK_SH):
-            boxes.tree(box / "rootfs", next(images.glob("debian-13-*")), machines.name_servers(), way)
+        with system.locked(images / ".lock", fcntl.LOCK_SH):
+            boxes.tree(box / "rootfs", image.current(images), files.name_servers(), way)
         if PROVIDER == "lxc":
             home = boxes.lxc(box, made, self.name)
         else:
             place = "/var/lib/libvirt/boot"
             home = boxes.libvirt(box, made, STATE / f"libvirt{place}", place)
-        machines.remove_tree(box)
+        system.remove_tree(box)
         (STATE / "home").mkdir()
         (STATE / "home/Vagrantfile").write_text(home)
 
@@ -286,22 +287,18 @@ class Lab:
 
     def clear(self):
         if (STATE / "network").exists():
-            bridge = self.bridge if self.record and machines.own_bridge(self.record) else ""
+            bridge = self.bridge if self.record and networks.own_bridge(self.record) else ""
             for group in Path("/sys/fs/cgroup").rglob(f"{bridge}-app*") if bridge else ():
-                machines.remove_groups(group)
-            machines.down(STATE / "network", 10)
+                cgroups.remove(group)
+            lifecycle.down(STATE / "network", 10)
         if STATE.exists():
-            machines.remove_tree(STATE)
+            system.remove_tree(STATE)
 
 
 def left_of(bridge):
     """What the host shows of this bridge or of the state directory."""
     found = traces(bridge, str(STATE))
     return [line for line in found if re.search(rf"\b{bridge}\b", line) or str(STATE) in line]
-
-
-def existing(file):
-    return shutil.which(file) or Path(file).exists()
 
 
 def installed(package):

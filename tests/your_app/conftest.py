@@ -69,7 +69,7 @@ class Replica:
 
     def settings(self):
         shown = subprocess.run(
-            [sys.executable, ANSIBLE / "settings.py", self.name],
+            [sys.executable, "-m", "pergola", "settings", self.name],
             env=self.environment,
             capture_output=True,
             text=True,
@@ -78,7 +78,7 @@ class Replica:
         return json.loads(shown.stdout)["app"]
 
     def run(self, *command):
-        login = [sys.executable, ANSIBLE / "login.py", self.name, "web", *command]
+        login = [sys.executable, "-m", "pergola", "ssh", self.name, "web", *command]
         done = subprocess.run(login, env=self.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

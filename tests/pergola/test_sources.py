@@ -1,27 +1,16 @@
 """A release is named by its content: the same source gives the same archive, whoever packs it and when."""
 
-import json
 import os
 import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import pytest
-from house import ANSIBLE
+
+from pergola import sources
 
 
 def pack(root, *paths, dest):
-    """The module, called as Ansible calls it: arguments in a file, the result as JSON."""
-    arguments = {"ANSIBLE_MODULE_ARGS": {"root": str(root), "paths": list(paths), "dest": str(dest)}}
-    done = subprocess.run(
-        [sys.executable, ANSIBLE / "plugins/modules/source_archive.py"],
-        input=json.dumps(arguments),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return json.loads(done.stdout)
+    return sources.archive(root, list(paths), dest)
 
 
 def names(archive):
@@ -51,35 +40,41 @@ def test_the_same_content_is_the_same_release_at_another_time(checkout, tmp_path
     first = pack(checkout, "app", dest=tmp_path / "a")
     os.utime(checkout / "app/manage.py", (1, 1))
     second = pack(checkout, "app", dest=tmp_path / "b")
-    assert first["digest"] == second["digest"]
-    assert Path(first["archive"]).read_bytes() == Path(second["archive"]).read_bytes()
-    assert pack(checkout, "app", dest=tmp_path / "a")["changed"] is False
+    assert first.digest == second.digest
+    assert first.archive.read_bytes() == second.archive.read_bytes()
+    assert pack(checkout, "app", dest=tmp_path / "a").changed is False
 
 
 def test_another_content_is_another_release(checkout, tmp_path):
-    before = pack(checkout, "app", dest=tmp_path)["digest"]
+    before = pack(checkout, "app", dest=tmp_path).digest
     (checkout / "app/manage.py").write_text("print('changed')\n")
-    assert pack(checkout, "app", dest=tmp_path)["digest"] != before
+    assert pack(checkout, "app", dest=tmp_path).digest != before
 
 
 def test_files_that_git_would_track_are_taken_and_those_it_ignores_are_not(checkout, tmp_path):
     (checkout / "app/new.py").write_text("")
-    assert names(pack(checkout, "app", dest=tmp_path)["archive"]) == ["app/manage.py", "app/new.py"]
+    assert names(pack(checkout, "app", dest=tmp_path).archive) == ["app/manage.py", "app/new.py"]
 
 
 def test_a_machine_without_git_takes_what_a_directory_without_git_gives(source, tmp_path, monkeypatch):
-    with_git = pack(source, "app", dest=tmp_path / "one.tar.gz")["archive"]
+    with_git = pack(source, "app", dest=tmp_path / "one.tar.gz").archive
     monkeypatch.setenv("PATH", "/nowhere")
-    assert names(pack(source, "app", dest=tmp_path / "two.tar.gz")["archive"]) == names(with_git)
+    assert names(pack(source, "app", dest=tmp_path / "two.tar.gz").archive) == names(with_git)
 
 
 def test_a_directory_without_git_is_taken_but_for_hidden_files(source, tmp_path):
     (source / "app/.hidden").write_text("")
-    packed = names(pack(source, "app", dest=tmp_path)["archive"])
+    packed = names(pack(source, "app", dest=tmp_path).archive)
     assert packed == ["app/manage.py", "app/secret.sqlite3"]
 
 
 def test_a_path_that_is_not_there_is_named(source, tmp_path):
-    said = pack(source, "app", "requirements/app.txt", dest=tmp_path)
-    assert said["failed"]
-    assert said["msg"] == f"{source} has no requirements/app.txt"
+    with pytest.raises(sources.MissingPathError) as refused:
+        pack(source, "app", "requirements/app.txt", dest=tmp_path)
+    assert str(refused.value) == f"{source} has no requirements/app.txt"
+
+
+def test_check_mode_says_what_would_be_written_and_writes_nothing(source, tmp_path):
+    packed = sources.archive(source, ["app"], tmp_path / "archives", check_mode=True)
+    assert packed.changed
+    assert not packed.archive.parent.exists()

@@ -1,16 +1,9 @@
-#!/usr/bin/python
-"""Ansible module: from a project's requirements of any kind, a list of packages that are pinned by hash.
+"""From a project's requirements of any kind, a list of packages that are pinned by hash.
 
-Arguments: ``root``, the source's directory; ``file``, relative to it: a requirements.txt, or a pyproject.toml
-with uv.lock, poetry.lock or no lock beside it; ``dest``, the directory of lists; ``uv``, the program;
-``python``, the version that the servers run.
-
-What is pinned by hash already is taken as it is; a lock is exported. What is not pinned is resolved once and
-kept in ``dest`` by its content's name, so that the same revision gets the same packages on every server and
-at every deploy from this control machine; ``warning`` says so.
-
-Returns ``path``, ``digest`` (12 hex digits of SHA-256), ``warning`` (or empty) and ``changed`` (a list was
-written). Fails in one line that names what to do.
+A project names its packages in a requirements.txt, or in a pyproject.toml with uv.lock, poetry.lock or no
+lock beside it. What is pinned by hash is taken as it is; a lock is exported. What is not pinned is resolved
+once and kept under a hash of its content, so that the same revision gets the same packages on every server
+and at every deploy from this control machine.
 """
 
 import hashlib
@@ -18,42 +11,60 @@ import os
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from ansible.module_utils.basic import AnsibleModule
-
+# list that is not read: the command that makes one that is
 EXPORTS = {
     "Pipfile": "pipenv requirements --hash > requirements.txt",
     "Pipfile.lock": "pipenv requirements --hash > requirements.txt",
     "pdm.lock": "pdm export --format requirements --output requirements.txt",
     "setup.py": "uv pip compile --generate-hashes setup.py --output-file requirements.txt",
 }
-# `packaging` would know better, but Mitogen hands no module a library of the control machine's
+# as much of PEP 508 as tells a pinned requirement from others; uv reads the rest
 REQUIREMENT = re.compile(
     r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^]]*\]\s*)?"
     r"(?:@\s*(?P<url>\S+)|\(?(?P<version>[^;@()]*)\)?)\s*(?:;.*)?"
 )
-SECONDS = 300
+SECONDS = 300  # for one command of uv
 
 
 class RefusedError(Exception):
-    pass
+    """Its message is one line that names what to do."""
 
 
-def lines_of(path, seen=()):
-    """The logical lines of a requirements file, those of the files that it includes in their place."""
+@dataclass(frozen=True)
+class Uv:
+    """The resolver, and what it resolves for."""
+
+    program: Path
+    python: str  # the version that the servers run
+    index: str = ""  # address of a package index; empty for what uv is set up with
+
+
+class Pinned(NamedTuple):
+    path: Path
+    digest: str  # 12 hex digits of SHA-256
+    warning: str  # that the project does not pin its packages; or empty
+    changed: bool  # whether a list was written, or would be in check mode
+
+
+def lines_of(path: Path, seen: tuple[Path, ...] = ()) -> Iterator[str]:
+    """The logical lines of a requirements file, with those of the files that it includes in their place."""
     if path in seen:
         raise RefusedError(f"{path.name} includes itself")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RefusedError(f"{seen[-1].name} includes {path.name}, which is not there") from None
-    for line in joined(text):
-        line = re.sub(r"(^|\s)#.*", "", line)
+    for joined_line in joined(text):
+        line = re.sub(r"(^|\s)#.*", "", joined_line)
         included = re.fullmatch(r"(?:-r|--requirement)[ =]?(.+)", line)
         bounded = re.fullmatch(r"(?:-c|--constraint)[ =]?(.+)", line)
         if bounded and (path.parent / bounded[1]).is_file():
-            # with its content, lest what was resolved under another one be taken
+            # with a hash of its content, so that what was resolved under another one is not taken
             yield f"{line} {digest_of((path.parent / bounded[1]).read_text(encoding='utf-8'))}"
         elif included:
             yield from lines_of((path.parent / included[1]).resolve(), (*seen, path))
@@ -61,12 +72,12 @@ def lines_of(path, seen=()):
             yield line
 
 
-def joined(text):
+def joined(text: str) -> list[str]:
     return [" ".join(line.split()) for line in text.replace("\\\n", " ").splitlines() if line.strip()]
 
 
-def unpinned(line):
-    """Why a line is not the name of one thing for ever; None if it is."""
+def unpinned(line: str) -> str | None:
+    """Why a line may mean another file tomorrow; None if it is pinned."""
     if line.startswith(("-e", "--editable")):
         return "is a directory, which has no hash: take it out (the release runs from its source)"
     if line.startswith("-"):
@@ -81,18 +92,19 @@ def unpinned(line):
     return None if exact and hashes else "is not pinned by hash"
 
 
-def name_of(line):
+def name_of(line: str) -> str:
+    """The package's name in its normal form; an option as it is."""
     requirement = REQUIREMENT.match(line)
     return re.sub(r"[-_.]+", "-", requirement["name"]).lower() if requirement else line
 
 
-def dependencies(pyproject):
-    """The names that [project] asks for."""
-    asked = pyproject.get("project", {}).get("dependencies", [])
+def dependencies(pyproject: dict[str, Any]) -> dict[str, str]:
+    """What [project] asks for: {name: requirement}."""
+    asked: list[str] = pyproject.get("project", {}).get("dependencies", [])
     return {name_of(one): one for one in asked}
 
 
-def from_poetry(lock, pyproject):
+def from_poetry(lock: Path) -> Iterator[str]:
     content = tomllib.loads(lock.read_text(encoding="utf-8"))
     if content.get("metadata", {}).get("lock-version", "0") < "2.1":
         raise RefusedError(
@@ -114,15 +126,25 @@ def from_poetry(lock, pyproject):
 
 
 class Project:
-    def __init__(self, root, file, uv, python):
-        self.root, self.file, self.uv, self.python = root, root / file, uv, python
-        self.name = file
+    def __init__(self, root: Path, name: str, uv: Uv) -> None:
+        self.root = root
+        self.name = name  # of the list of packages, relative to the root
+        self.file = root / name
+        self.uv = uv
 
-    def run(self, *arguments):
+    def run(self, *arguments: str) -> tuple[bool, str]:
+        """Run uv: (whether it succeeded, what it printed or its error in one line)."""
+        environment = {
+            "UV_PYTHON_DOWNLOADS": "never",
+            "UV_CUSTOM_COMPILE_COMMAND": "a deploy",
+            "UV_SYSTEM_CERTS": "true",
+        }
+        if self.uv.index:
+            environment["UV_DEFAULT_INDEX"] = self.uv.index
         done = subprocess.run(  # noqa: S603
-            [self.uv, "--quiet", "--no-progress", *arguments],
+            [self.uv.program, "--quiet", "--no-progress", *arguments],
             cwd=self.file.parent,
-            env=os.environ | {"UV_PYTHON_DOWNLOADS": "never", "UV_CUSTOM_COMPILE_COMMAND": "a deploy"},
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=SECONDS,
@@ -130,7 +152,7 @@ class Project:
         )
         return done.returncode == 0, done.stdout if done.returncode == 0 else " ".join(done.stderr.split())
 
-    def pinned(self):
+    def pinned(self) -> tuple[list[str], bool]:
         """The lines of the list, and whether they have yet to be resolved."""
         if not self.file.is_file():
             raise RefusedError(f"{self.root} has no {self.name}: app_requirements names the list of packages")
@@ -151,7 +173,7 @@ class Project:
         if uv_lock.exists():
             lines, fix = self.from_uv(), "uv lock"
         elif poetry_lock.exists():
-            lines, fix = list(from_poetry(poetry_lock, pyproject)), "poetry lock"
+            lines, fix = list(from_poetry(poetry_lock)), "poetry lock"
         elif not asked:
             raise RefusedError(f"{self.name} has no [project] dependencies and no lock: run `uv lock`")
         else:
@@ -161,29 +183,29 @@ class Project:
             raise RefusedError(f"{name} is in pyproject.toml and not in its lock: run `{fix}`")
         return lines, False
 
-    def from_uv(self):
+    def from_uv(self) -> list[str]:
         arguments = ["export", "--no-dev", "--no-emit-project", "--no-annotate", "--no-header"]
         well, said = self.run(*arguments, "--locked")
         if not well and "No interpreter found" in said:
-            # a Python older than the project's: uv cannot say whether the lock is current
+            # a Python older than the project's: uv cannot tell whether the lock is current
             well, said = self.run(*arguments, "--frozen")
         if not well:
             raise RefusedError(f"uv.lock: {said}")
         return joined(said)
 
-    def resolve(self, lines):
-        """Compiled as a file beside the project's own, so that paths in it mean the same."""
+    def resolve(self, lines: Iterable[str]) -> list[str]:
+        """Compile the file where it is, so that paths in it keep their meaning."""
         for line in lines:
             if line.startswith(("-e", "--editable", ".", "/", "file:")):
                 raise RefusedError(f"{self.name}: {line} {unpinned(line) or 'has no hash'}")
-        arguments = ["--universal", f"--python-version={self.python}", "--generate-hashes", "--no-annotate"]
-        well, said = self.run("pip", "compile", *arguments, "--no-header", self.file.name)
+        arguments = ["--universal", f"--python-version={self.uv.python}", "--generate-hashes"]
+        well, said = self.run("pip", "compile", *arguments, "--no-annotate", "--no-header", self.file.name)
         if not well:
-            raise RefusedError(f"{self.name} cannot be resolved for Python {self.python}: {said}")
+            raise RefusedError(f"{self.name} cannot be resolved for Python {self.uv.python}: {said}")
         return [line for line in lines if line.startswith("-") and "index" in line] + joined(said)
 
 
-def check(lines, name):
+def check(lines: Iterable[str], name: str) -> list[str]:
     lines = [line for line in lines if not line.startswith(("-c", "--constraint"))]
     for line in lines:
         why = unpinned(line)
@@ -194,25 +216,27 @@ def check(lines, name):
     return lines
 
 
-def write(path, text):
+def write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}")
     aside.write_text(text)
     aside.rename(path)
 
 
-def digest_of(text):
+def digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def pin(project, dest, check_mode=False):
+def pin(project: Project, dest: Path, check_mode: bool = False) -> Pinned:
+    """Write the project's list of pinned packages into the directory `dest`, unless it is there."""
     try:
         lines, loose = project.pinned()
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, FileNotFoundError, KeyError) as error:
         raise RefusedError(f"{project.name} or its lock cannot be read: {error}") from None
     changed, warning = False, ""
     if loose:
-        resolved = dest / f"resolved-{digest_of(project.python + project.name + chr(10).join(lines))}.txt"
+        recipe = project.uv.python + project.name + "\n".join(lines)
+        resolved = dest / f"resolved-{digest_of(recipe)}.txt"
         warning = (
             f"{project.name} does not pin each package by hash: resolved once, and kept in {resolved}. "
             f"For the same everywhere commit a lock: uv pip compile --generate-hashes {project.name}"
@@ -221,7 +245,7 @@ def pin(project, dest, check_mode=False):
             text = "\n".join(check(project.resolve(lines), project.name)) + "\n"
             changed = True
             if check_mode:
-                return resolved, digest_of(text), warning, changed
+                return Pinned(resolved, digest_of(text), warning, changed)
             write(resolved, text)
         lines = resolved.read_text().splitlines()
     text = "\n".join(check(lines, project.name)) + "\n"
@@ -230,30 +254,4 @@ def pin(project, dest, check_mode=False):
         changed = True
         if not check_mode:
             write(path, text)
-    return path, digest_of(text), warning, changed
-
-
-def main():
-    module = AnsibleModule(
-        argument_spec={
-            "root": {"type": "path", "required": True},
-            "file": {"type": "str", "required": True},
-            "dest": {"type": "path", "required": True},
-            "uv": {"type": "path", "required": True},
-            "python": {"type": "str", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    asked = module.params
-    project = Project(Path(asked["root"]).resolve(), asked["file"], asked["uv"], asked["python"])
-    try:
-        path, digest, warning, changed = pin(project, Path(asked["dest"]), module.check_mode)
-    except (RefusedError, subprocess.TimeoutExpired) as error:
-        module.fail_json(msg=f"Requirements: {error}")
-    if warning:
-        module.warn(warning)
-    module.exit_json(changed=changed, path=str(path), digest=digest, warning=warning)
-
-
-if __name__ == "__main__":
-    main()
+    return Pinned(path, digest_of(text), warning, changed)

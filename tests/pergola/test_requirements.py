@@ -1,16 +1,16 @@
 """Whatever a project names its packages by, a deploy gets a list that is pinned by hash, or one line."""
 
-import importlib.util
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from house import ANSIBLE
+from house import ROOT
 
-UV = Path(sys.executable).with_name("uv")
+from pergola import requirements
+
+UV = requirements.Uv(Path(sys.executable).with_name("uv"), "3.13")
 HASH = "--hash=sha256:" + "0" * 64
 PYPROJECT = """\
 [project]
@@ -49,20 +49,9 @@ lock-version = "2.1"
 """.format("0" * 64)
 
 
-MODULE = ANSIBLE / "plugins/modules/pinned_requirements.py"
-
-
-@pytest.fixture(scope="module")
-def module():
-    spec = importlib.util.spec_from_file_location("pinned_requirements", MODULE)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
-
-
 class Source:
-    def __init__(self, folder, module):
-        self.root, self.dest, self.module = folder / "source", folder / "lists", module
+    def __init__(self, folder):
+        self.root, self.dest = folder / "source", folder / "lists"
         self.root.mkdir()
 
     def write(self, name, text):
@@ -71,13 +60,13 @@ class Source:
         path.write_text(text)
 
     def pin(self, file):
-        return self.module.pin(self.module.Project(self.root, file, UV, "3.13"), self.dest)
+        return requirements.pin(requirements.Project(self.root, file, UV), self.dest)
 
     def listed(self, file):
         return self.pin(file)[0].read_text().splitlines()
 
     def refused(self, file):
-        with pytest.raises(self.module.RefusedError) as refused:
+        with pytest.raises(requirements.RefusedError) as refused:
             self.pin(file)
         message = str(refused.value)
         assert "\n" not in message
@@ -91,9 +80,8 @@ def offline(monkeypatch):
 
 
 @pytest.fixture
-def source(tmp_path, module, monkeypatch):
-    monkeypatch.setenv("UV_SYSTEM_CERTS", "true")
-    return Source(tmp_path, module)
+def source(tmp_path):
+    return Source(tmp_path)
 
 
 def test_a_list_with_hashes_is_taken_as_it_is_with_what_it_includes(source, offline):
@@ -132,7 +120,7 @@ def test_a_change_of_the_list_or_its_constraints_is_resolved_anew(source):
 def lock(source, *dependencies, python=">=3.10"):
     names = ", ".join(f'"{name}"' for name in dependencies)
     source.write("pyproject.toml", PYPROJECT.format(dependencies=names, python=python))
-    command = [UV, "lock", "--quiet"]
+    command = [UV.program, "lock", "--quiet"]
     subprocess.run(command, cwd=source.root, env=os.environ | {"UV_SYSTEM_CERTS": "true"}, check=True)
 
 
@@ -216,28 +204,17 @@ def test_what_cannot_be_pinned_is_refused_in_one_line_with_the_fix(source, files
     assert message in source.refused(file)
 
 
-def test_the_sample_gets_its_own_lock(module, tmp_path, offline):
-    root = ANSIBLE.parents[1]
-    path, _, warning, _ = module.pin(module.Project(root, "requirements/app.txt", UV, "3.13"), tmp_path)
+def test_the_sample_gets_its_own_lock(tmp_path, offline):
+    project = requirements.Project(ROOT, "requirements/app.txt", UV)
+    path, _, warning, _ = requirements.pin(project, tmp_path)
     assert not warning
-    lines = (root / "requirements/app.txt").read_text().splitlines()
+    lines = (ROOT / "requirements/app.txt").read_text().splitlines()
     words = [word for line in lines if line.strip()[:1] != "#" for word in line.removesuffix("\\").split()]
     assert path.read_text().split() == words
 
 
-def test_it_answers_as_a_module_of_ansible(source):
+def test_check_mode_says_what_would_be_written_and_writes_nothing(source, offline):
     source.write("requirements.txt", f"sqlparse==0.5.3 {HASH}\n")
-    arguments = {"root": str(source.root), "dest": str(source.dest), "uv": str(UV), "python": "3.13"}
-
-    def call(file):
-        done = subprocess.run(
-            [sys.executable, MODULE],
-            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments | {"file": file}}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        return json.loads(done.stdout)
-
-    assert Path(call("requirements.txt")["path"]).read_text() == f"sqlparse==0.5.3 {HASH}\n"
-    assert call("other.txt")["msg"].startswith(f"Requirements: {source.root} has no other.txt")
+    pinned = requirements.pin(requirements.Project(source.root, "requirements.txt", UV), source.dest, True)
+    assert pinned.changed
+    assert not source.dest.exists()

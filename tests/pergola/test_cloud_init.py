@@ -5,20 +5,20 @@ import sys
 
 import pytest
 import yaml
-from house import ANSIBLE
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF operator"
 
 
 def ask(env):
-    program = [sys.executable, ANSIBLE / "cloud_init.py", env]
+    program = [sys.executable, "-m", "pergola", "cloud-init", env]
     return subprocess.run(program, capture_output=True, text=True, check=False)
 
 
-def test_the_operator_gets_the_keys_of_the_inventory_and_no_password(playbook, tmp_path):
+def test_the_operator_gets_the_keys_of_the_inventory_and_no_password(inventory, tmp_path):
     (tmp_path / "other key.pub").write_text(KEY + "s\n")
-    playbook.settings({"site_operator_user": "kim", "site_operator_keys": [KEY, f"{tmp_path}/other key.pub"]})
-    done = ask(playbook.folder)
+    keys = [KEY, f"{tmp_path}/other key.pub"]
+    inventory.settings({"site_operator_user": "kim", "site_operator_keys": keys})
+    done = ask(inventory.folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("#cloud-config\n")
     [user] = yaml.safe_load(done.stdout)["users"]
@@ -34,9 +34,9 @@ def test_the_operator_gets_the_keys_of_the_inventory_and_no_password(playbook, t
         (["AAAAC3NzaC1lZDI1NTE5"], "site_operator_keys holds 'AAAAC3NzaC1lZDI1NTE5', which is neither"),
     ],
 )
-def test_keys_that_open_nothing_are_refused(playbook, keys, line):
-    playbook.settings({"site_operator_keys": keys})
-    done = ask(playbook.folder)
+def test_keys_that_open_nothing_are_refused(inventory, keys, line):
+    inventory.settings({"site_operator_keys": keys})
+    done = ask(inventory.folder)
     assert (done.returncode, done.stdout) == (1, "")
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -1,7 +1,7 @@
-"""Print the user data of a fresh Debian 13 server that `make converge` can log in to: cloud_init.py ENV
+"""The user data of a fresh Debian 13 server that `make converge` can log in to.
 
-For cloud-init, which Debian's images for clouds carry: a provider asks for "user data" when a server is made.
-It makes the operator's user with the keys of the inventory. Reads files only.
+Debian's cloud images run cloud-init, and providers ask for its "user data" when a server is made. It makes
+the operator's user with the public keys of the inventory.
 """
 
 import json
@@ -9,27 +9,28 @@ import re
 import sys
 from pathlib import Path
 
-import settings
 import yaml
+
+from pergola import inventory
 
 KEY = re.compile(r"(ssh-|ecdsa-|sk-)\S+ \S+")
 
 
-def public_key(env, given):
+def public_key(env: str, given: str) -> str:
     file = Path(given).expanduser()
     if KEY.match(given):
         return given
     if given.startswith(("~", "/", ".")) and file.suffix == ".pub" and file.is_file():
         return file.read_text().strip()
-    return sys.exit(
+    sys.exit(
         f"ENV={env}: site_operator_keys holds '{given}', which is neither a public key "
         "('ssh-ed25519 AAAA...') nor the path of an existing .pub file on this machine"
     )
 
 
-def main():
-    [env] = sys.argv[1:]
-    host = next(iter(settings.load(env)[1].values()))
+def show(env: str) -> None:
+    """Print the user data; reads files only."""
+    host = next(iter(inventory.load(env)[1].values()))
     if "machines_provider" in host or "vagrant_machine" in host:
         sys.exit(
             f"ENV={env}: make up or vagrant up makes its machines; a server's is written by make new-env"
@@ -46,9 +47,5 @@ def main():
     }
     data = {"users": [operator], "ssh_pwauth": False, "packages": ["python3", "sudo"]}
     print(f"#cloud-config\n# then: make converge ENV={env}")
-    plain = json.loads(json.dumps(data))  # Ansible's texts are of a class of its own
+    plain = json.loads(json.dumps(data))  # Ansible's strings have a class of their own
     print(yaml.safe_dump(plain, sort_keys=False, width=10_000), end="")
-
-
-if __name__ == "__main__":
-    main()

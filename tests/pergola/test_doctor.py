@@ -1,6 +1,5 @@
 """What `make doctor` says, of directories of programs made for the test and of this machine itself."""
 
-import importlib.util
 import os
 import re
 import shutil
@@ -9,16 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from house import ANSIBLE, ROOT
+from house import ROOT
 
-
-@pytest.fixture
-def doctor(monkeypatch):
-    monkeypatch.syspath_prepend(ANSIBLE)
-    spec = importlib.util.spec_from_file_location("pergola_doctor", ANSIBLE / "doctor.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from pergola import doctor
+from pergola.machines import host
 
 
 @pytest.fixture
@@ -37,7 +30,7 @@ def programs(tmp_path, monkeypatch):
 
 def ask(*arguments, before=()):
     return subprocess.run(
-        [*before, sys.executable, ANSIBLE / "doctor.py", *arguments],
+        [*before, sys.executable, "-m", "pergola", "doctor", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -66,33 +59,33 @@ def test_where_nothing_can_run_it_says_so_and_fails(tmp_path):
     assert "vagrant up        no  not installed: apt-get" in done.stdout
 
 
-def test_too_little_memory_is_named_with_the_setting(doctor):
+def test_too_little_memory_is_named_with_the_setting():
     text, well = doctor.memory({"app": {"host_memory_mb": 1 << 40}})
     assert not well
     assert "lower machines_memory (make up) or host_memory_mb" in text
 
 
-def test_too_little_disk_is_named_with_the_place(doctor, tmp_path):
-    doctor.machines.DISK_PER_MACHINE = 1 << 60
+def test_too_little_disk_is_named_with_the_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "DISK_PER_MACHINE", 1 << 60)
     text, well = doctor.disk({"app": {}}, tmp_path / "not yet")
     assert not well
     assert f"free at {tmp_path}" in text
 
 
-def test_a_port_that_is_taken_has_a_way_around(doctor):
+def test_a_port_that_is_taken_has_a_way_around():
     with socket.create_server(("127.0.0.1", 0)) as server:
         number = server.getsockname()[1]
         assert doctor.port(number) == (f"port {number} is taken: make dev PORT={number + 1}", False)
     assert doctor.port(number)[1]
 
 
-def test_servers_are_not_made_here(doctor):
+def test_servers_are_not_made_here():
     text, well = doctor.nspawn({"www": {"environment_name": "production"}})
     assert not well
     assert text.startswith("ENV=production is made of no systemd-nspawn machines")
 
 
-def test_missing_programs_are_named(doctor, programs):
+def test_missing_programs_are_named(programs):
     programs("make", "")
     text, well = doctor.programs()
     assert not well
@@ -106,14 +99,12 @@ def test_missing_programs_are_named(doctor, programs):
         ("Vagrant 2.4.9", "Vagrant 2.4.9"),
     ],
 )
-def test_vagrant_is_asked_for_its_version(doctor, programs, version, line):
+def test_vagrant_is_asked_for_its_version(programs, version, line):
     programs("vagrant", f'[ "$1" = --version ] && echo {version}')
-    text, plugins = doctor.vagrant()
-    assert text == line
-    assert (plugins is None) == (text != version)
+    assert doctor.vagrant() == ((line, line == version), [])
 
 
-def test_a_provider_wants_its_program_its_service_and_its_plugin(doctor, programs, monkeypatch):
+def test_a_provider_wants_its_program_its_service_and_its_plugin(programs, monkeypatch):
     monkeypatch.setattr(doctor.platform, "system", lambda: "Linux")
     plugins = ["vagrant-libvirt", "(0.11.2,", "system)"]
     assert doctor.provider("libvirt", plugins)[0].startswith("virsh is missing: on Debian apt-get install")
@@ -137,14 +128,14 @@ def test_asked_for_room_it_says_only_what_is_wrong(tmp_path, monkeypatch):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_room_is_asked_for_what_is_not_made_yet(doctor, tmp_path):
+def test_room_is_asked_for_what_is_not_made_yet(tmp_path):
     hosts = {name: {"vagrant_machine": str(tmp_path / name)} for name in ("one", "two")}
     (tmp_path / "one/virtualbox").mkdir(parents=True)
     (tmp_path / "one/virtualbox/id").write_text("1")
     assert list(doctor.not_made(hosts)) == ["two"]
 
 
-def test_a_port_or_a_network_that_is_taken_is_named(doctor, programs):
+def test_a_port_or_a_network_that_is_taken_is_named(programs):
     programs(
         "ip",
         """echo '[{"dst": "default", "dev": "eth0"}, {"dst": "10.1.0.0/16", "dev": "eth0"},
@@ -162,16 +153,14 @@ def test_a_port_or_a_network_that_is_taken_is_named(doctor, programs):
         )
 
 
-def test_a_machine_that_is_too_small_is_said_before_vagrant_makes_one(doctor, tmp_path, monkeypatch):
+def test_a_machine_that_is_too_small_is_said_before_vagrant_makes_one(tmp_path, monkeypatch):
     monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path))
-    monkeypatch.setattr(doctor.sys, "argv", ["doctor.py", "vagrant", "--room=virtualbox"])
-    doctor.machines.DISK_PER_MACHINE = 1 << 60
+    monkeypatch.setattr(host, "DISK_PER_MACHINE", 1 << 60)
     with pytest.raises(SystemExit, match=r"GiB free at .*: free some$"):
-        doctor.main()
+        doctor.examine("vagrant", "virtualbox")
 
 
-def test_a_provider_that_lets_nobody_in_is_said_before_vagrant_makes_a_machine(doctor, programs, monkeypatch):
+def test_a_provider_that_lets_nobody_in_is_said_before_vagrant_makes_a_machine(programs, monkeypatch):
     programs("virsh", "echo error: Permission denied >&2; exit 1")
-    monkeypatch.setattr(doctor.sys, "argv", ["doctor.py", "vagrant", "--room=libvirt"])
     with pytest.raises(SystemExit, match=r"^`virsh .*` fails \(error: Permission denied\): sudo systemctl"):
-        doctor.main()
+        doctor.examine("vagrant", "libvirt")

@@ -1,14 +1,4 @@
-#!/usr/bin/python
-"""Ansible module: pack a directory of the control machine into an archive named by its content.
-
-Arguments: ``root``, the source's directory; ``paths``, what of it is taken (relative to it); ``dest``, the
-directory of archives. In a git checkout the files that git tracks or would track are taken, as they are in
-the work tree; elsewhere all but hidden ones. The same content gives the same archive to the byte, so that
-its name says whether there is anything new.
-
-Returns ``archive`` (path), ``digest`` (12 hex digits of SHA-256), ``revision`` (``git describe``, or empty)
-and ``changed`` (an archive was written). Fails when a path is not there, naming it.
-"""
+"""Archives of sources, named by their content: their name tells whether there is anything new to deploy."""
 
 import gzip
 import hashlib
@@ -18,20 +8,32 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import NamedTuple
 
-from ansible.module_utils.basic import AnsibleModule
+
+class MissingPathError(Exception):
+    pass
 
 
-def git(root, *arguments):
+class Archive(NamedTuple):
+    archive: Path
+    digest: str  # 12 hex digits of SHA-256
+    revision: str  # `git describe`; empty outside a git checkout
+    changed: bool  # whether it was written, or would be in check mode
+
+
+def git(root: Path, *arguments: str) -> str | None:
+    """Git's output; None without git, and if it fails, as outside a checkout."""
     if not shutil.which("git"):
         return None
-    # safe.directory: the person's checkout may be read by root
+    # safe.directory: root may read a person's checkout
     command = ["git", "-c", "safe.directory=*", "-C", str(root), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     return done.stdout if done.returncode == 0 else None
 
 
-def files(root, paths):
+def files(root: Path, paths: list[str]) -> list[str]:
+    """In a git checkout the files that git tracks or would track; elsewhere all that are not hidden."""
     listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *paths)
     if listed is not None:
         return sorted({name for name in listed.split("\0") if name and (root / name).is_file()})
@@ -46,7 +48,8 @@ def files(root, paths):
     return sorted(found)
 
 
-def pack(root, names):
+def pack(root: Path, names: list[str]) -> bytes:
+    """A gzipped tar file that has the same bytes for the same content: no owners, no times."""
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", mtime=0, filename="") as zipped,
@@ -65,31 +68,19 @@ def pack(root, names):
     return packed.getvalue()
 
 
-def main():
-    module = AnsibleModule(
-        argument_spec={
-            "root": {"type": "path", "required": True},
-            "paths": {"type": "list", "elements": "str", "required": True},
-            "dest": {"type": "path", "required": True},
-        },
-        supports_check_mode=True,
-    )
-    root, dest = Path(module.params["root"]), Path(module.params["dest"])
-    for path in module.params["paths"]:
+def archive(root: Path, paths: list[str], dest: Path, check_mode: bool = False) -> Archive:
+    """Pack these paths of `root` into a file of the directory `dest`, unless it has one with that content."""
+    for path in paths:
         if not (root / path).exists():
-            module.fail_json(msg=f"{root} has no {path}")
-    content = pack(root, files(root, module.params["paths"]))
+            raise MissingPathError(f"{root} has no {path}")
+    content = pack(root, files(root, paths))
     digest = hashlib.sha256(content).hexdigest()[:12]
-    archive = dest / f"{digest}.tar.gz"
-    changed = not archive.exists()
-    if changed and not module.check_mode:
+    file = dest / f"{digest}.tar.gz"
+    changed = not file.exists()
+    if changed and not check_mode:
         dest.mkdir(parents=True, exist_ok=True)
-        aside = archive.with_suffix(f".{os.getpid()}")
+        aside = file.with_suffix(f".{os.getpid()}")
         aside.write_bytes(content)
-        aside.rename(archive)
+        aside.rename(file)
     revision = (git(root, "describe", "--always", "--dirty", "--tags") or "").strip()
-    module.exit_json(changed=changed, archive=str(archive), digest=digest, revision=revision)
-
-
-if __name__ == "__main__":
-    main()
+    return Archive(file, digest, revision, changed)
