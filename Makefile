@@ -78,12 +78,11 @@ verify: environment ## prove the servers of ENV: testinfra and smoke tests, read
 	@ENV=$(ENV) $(BIN)/pytest tests/infra tests/smoke -m "not disruptive" $(ARGS)
 
 new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOMAIN=app.example.org
-	@$(BIN)/ansible-playbook infra/ansible/new-env.yml \
-		-e '{"name": "$(NAME)", "host": "$(HOST)", "domain": "$(DOMAIN)", "key": "$(KEY)"}' $(ARGS)
+	@$(BIN)/pergola new-env '$(NAME)' '$(HOST)' '$(DOMAIN)' --key '$(KEY)'
 
 # SOURCE as it is; answers that are given as APP_... reach the program by the environment
 new-app: .venv/ready ## the inventory of a replica with your application: NAME=shop SOURCE=../shop
-	@$(BIN)/python infra/ansible/new_app.py '$(NAME)' '$(SOURCE)'
+	@$(BIN)/pergola new-app '$(NAME)' '$(SOURCE)'
 
 cloud-init: environment ## print the user data of a fresh server of ENV, so that converge can log in to it
 	@$(BIN)/pergola cloud-init $(ENV)

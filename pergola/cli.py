@@ -34,6 +34,18 @@ def doctor(given: argparse.Namespace) -> None:
     doctor.examine(given.env, given.room)
 
 
+def new_env(given: argparse.Namespace) -> None:
+    from pergola import new_env
+
+    new_env.new_env(given.name, given.host, given.domain, given.key)
+
+
+def new_app(given: argparse.Namespace) -> None:
+    from pergola import new_app
+
+    new_app.new_app(given.name, given.source)
+
+
 def lease(given: argparse.Namespace) -> None:
     from pergola import lease
 
@@ -102,6 +114,22 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--room", metavar="PROVIDER", help="print only what this machine lacks for Vagrant's new machines"
     )
+
+    verb = add("new-env", new_env, "write the inventory of a fresh server")
+    verb.add_argument("name", metavar="NAME", help="of the environment: lower case letters, digits and _")
+    verb.add_argument("host", metavar="HOST", help="the server's address or name")
+    verb.add_argument("domain", metavar="DOMAIN", help="the site's name in lower case")
+    verb.add_argument("--key", default="", help="public keys of the operator; default: ~/.ssh/*.pub")
+
+    verb = add(
+        "new-app",
+        new_app,
+        "write the inventory of a local replica with an application",
+        "The settings are read from its files. A variable with a setting's name in capitals is an answer "
+        "given beforehand, such as APP_HEALTH_PATH=/healthz; APP_REVISION names a revision of a git URL.",
+    )
+    verb.add_argument("name", metavar="NAME", help="of the environment: lower case letters, digits and _")
+    verb.add_argument("source", metavar="SOURCE", help="a directory, or a git URL")
 
     verb = add(
         "lease",

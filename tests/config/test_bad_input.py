@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -257,59 +256,6 @@ def test_an_unknown_environment_is_refused_with_those_that_there_are(target):
 @pytest.mark.parametrize("target", ["up", "down"])
 def test_machines_are_neither_made_nor_removed_for_an_inventory_of_servers(playbook, target):
     assert "use `make converge" in refusal(playbook.run(f"{target}.yml"))
-
-
-@pytest.fixture
-def new_environment(tmp_path):
-    """make new-env NAME=..., with a home that has a key; the folder is removed afterwards."""
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh/id_ed25519.pub").write_text(f"{KEYS['site_operator_keys'][0]}\n")
-    name = f"made_by_test_{os.getpid()}"
-
-    def new(**arguments):
-        arguments = {"NAME": name, "HOST": "203.0.113.7", "DOMAIN": "app.example.org"} | arguments
-        return make("new-env", *(f"{key}={value}" for key, value in arguments.items()), HOME=str(tmp_path))
-
-    new.folder = ANSIBLE / "inventory" / name
-    yield new
-    shutil.rmtree(new.folder, ignore_errors=True)
-
-
-def test_a_new_environment_is_ready_to_converge_and_never_replaced(new_environment):
-    done = new_environment()
-    assert done.returncode == 0, done.stdout
-    name = new_environment.folder.name
-    assert make("-s", "url", f"ENV={name}").stdout == "https://app.example.org\n"
-    assert "~/.ssh/id_ed25519.pub" in (new_environment.folder / f"group_vars/{name}.yml").read_text()
-
-    before = (new_environment.folder / "hosts.yml").read_text()
-    done = new_environment(HOST="203.0.113.8")
-    assert done.returncode != 0
-    assert "is there already" in done.stdout
-    assert (new_environment.folder / "hosts.yml").read_text() == before
-
-
-@pytest.mark.parametrize(
-    ("arguments", "lines"),
-    [
-        (
-            {"NAME": "Prod-1", "HOST": "", "DOMAIN": "App Example"},
-            [
-                "NAME='Prod-1': write a name of lower case letters",
-                "HOST='': write the server's address",
-                "DOMAIN='App Example': write",
-            ],
-        ),
-        ({"NAME": "web"}, ["NAME='web': write a name"]),
-        ({"KEY": "/nowhere.pub"}, ["There is no public key /nowhere.pub"]),
-    ],
-)
-def test_a_new_environment_says_what_is_wrong(new_environment, arguments, lines):
-    done = new_environment(**arguments)
-    assert done.returncode != 0
-    said = " ".join((done.stdout + done.stderr).split())
-    assert not [line for line in lines if line not in said]
-    assert not new_environment.folder.exists()
 
 
 def test_maintenance_is_on_or_off(playbook):

@@ -55,7 +55,7 @@ class NewApp:
 
     def run(self, name=None, source=None, stdin=subprocess.DEVNULL, **answers):
         return subprocess.run(
-            [sys.executable, ANSIBLE / "new_app.py", name or self.name, source or self.source],
+            [sys.executable, "-m", "pergola", "new-app", name or self.name, source or self.source],
             cwd=ROOT,
             env=os.environ | answers,
             stdin=stdin,
