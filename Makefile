@@ -66,7 +66,7 @@ rollback: environment ## go back to the release before, or to RELEASE=id, in sec
 	@$(PLAYBOOK) infra/ansible/rollback.yml $(if $(RELEASE),-e release=$(RELEASE)) $(ARGS)
 
 releases: environment ## list the releases that a host holds (HOST=app)
-	@$(BIN)/pergola ssh $(ENV) web sudo app-releases
+	@$(BIN)/pergola ssh $(ENV) web sudo appctl releases
 
 maintenance-on: environment ## answer 503 with a page to all but health checks, until it is off
 	@$(PLAYBOOK) infra/ansible/maintenance.yml -e maintenance=on $(ARGS)

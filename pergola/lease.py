@@ -14,7 +14,7 @@ import time
 from typing import NamedTuple, NoReturn
 
 # The host's program: it prints "held", or who holds the lock since when, and holds it while lines arrive.
-LOCK = ["app-deploy-lock"]
+LOCK = ["appctl", "lock"]
 BEAT = 5  # seconds between two lines
 LOOK = 0.25  # seconds between two looks at the playbook
 

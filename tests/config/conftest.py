@@ -9,9 +9,8 @@ import pytest
 import yaml
 from house import ANSIBLE, INFRA, ROLES, ROOT, SERVER_FILES, TEMPLATES
 
-from pergola.mirror import destination
-
 from pergola import inventory
+from pergola.mirror import destination
 
 INVENTORY = """\
 servers:

@@ -95,7 +95,7 @@ def test_a_host_that_does_not_switch_leaves_the_others_as_they_were_and_says_so(
     pair.change(2)
     pair.ssh(
         "cp -a /usr/local/sbin/appctl /root/ && printf '%s\\n' '#!/bin/sh' '[ \"$2\" = \"\" ] || "
-        "[ \"$1\" != switch ] || exit 3' 'exec /root/appctl \"$@\"' > /usr/local/sbin/appctl",
+        '[ "$1" != switch ] || exit 3\' \'exec /root/appctl "$@"\' > /usr/local/sbin/appctl',
         "two",
     )
     try:

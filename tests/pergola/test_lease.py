@@ -56,7 +56,7 @@ def test_a_lock_that_is_taken_is_held_until_the_playbook_has_ended(process, logi
     assert lease.alive(holder)
     called = (tmp_path / "ssh.called").read_text().splitlines()
     assert called[-4:-1] == ["-o", "ServerAliveInterval=15", "ops@app"]
-    assert called[-1] == "sudo -n app-deploy-lock 'deploy by kim@desk'"
+    assert called[-1] == "sudo -n appctl lock 'deploy by kim@desk'"
     process.kill()
     process.wait()
     wait_until(lambda: os.waitpid(holder, os.WNOHANG)[0] == holder, "the lease to end")

@@ -4,8 +4,8 @@
 ``wanted`` is the path of a JSON file: {"files": [{"dest", "content", "owner", "group", "mode", "secret",
 "validate"}], "absent": [path], "watch": [path], "name", "applied", "states"}.
 
-In the directory ``states``, NAME has the digest of the state that was applied last, NAME.wanted that of a later
-one.
+In the directory ``states``, NAME has the digest of the state that was applied last, and NAME.wanted that of a
+later one.
 """
 
 import grp

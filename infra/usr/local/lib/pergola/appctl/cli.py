@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     with_times(
         verb("start", "start its processes, now and at boot, and wait until they serve"), ready=60, steady=0
     )
-    verb("stop", "let a slot's (idle: the idle slot's) processes finish their requests, and stop them").add_argument(
+    verb("stop", "let its processes finish their requests, and stop them (idle: the idle slot)").add_argument(
         "--no-block", action="store_true", help="do not wait until they have stopped"
     )
 
