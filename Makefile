@@ -210,7 +210,7 @@ bench: .venv/ready ## the stack's speed beside others', on a replica of its own 
 		--clients '$(CLIENTS)' --paths '$(PATHS)' $(if $(WEBSOCKETS),--websockets) --name '$(NAME)' --base '$(BASE)'
 
 ##@ Dependencies
-.PHONY: lock
+.PHONY: lock settings-doc
 lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versions)
 	$(LOCK) pyproject.toml --extra uv -o requirements/uv.txt
 	$(LOCK) pyproject.toml --extra app -o requirements/app.txt
@@ -224,3 +224,6 @@ lock: .venv/ready ## compile the hash-pinned locks (UPGRADE=1 takes newer versio
 	$(LOCK) tests/runtime/host/5.2.in -c requirements/app.txt -o tests/runtime/host/5.2.txt
 	$(subst 3.11,3.13,$(LOCK)) tests/runtime/host/6.1.in -o tests/runtime/host/6.1.txt
 	$(LOCK) pyproject.toml --extra app --extra control --extra uv -c requirements/app.txt -o requirements/control.txt
+
+settings-doc: .venv/ready ## write docs/settings.md from the settings and their specs
+	@$(BIN)/python -m pergola.settings > docs/settings.md

@@ -21,13 +21,10 @@ def read_yaml(path):
     return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
 
 
-def options(role):
-    """A role's inputs: {name: its argument spec}."""
-    return read_yaml(ANSIBLE / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-
-
-def defaults(role):
-    return read_yaml(ANSIBLE / f"roles/{role}/defaults/main.yml")
+def options(role, entry_point="main"):
+    """What a role's argument specs describe: {name of a setting or an input: its argument spec}."""
+    points = read_yaml(ANSIBLE / f"roles/{role}/meta/argument_specs.yml")["argument_specs"]
+    return points.get(entry_point, {}).get("options", {})
 
 
 def servers_table():

@@ -7,33 +7,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from house import ANSIBLE, FOLDERS, INFRA, ROLES, ROOT, TEMPLATES, defaults, options, read_yaml
-
-SITE = read_yaml(ANSIBLE / "group_vars/all/site.yml")
-WIRING = read_yaml(ANSIBLE / "group_vars/all/wiring.yml")
-# what an environment must bring, by its own group_vars
-OF_THE_ENVIRONMENT = {"site_domain", "site_operator_keys"}
-# these roles are handed their inputs where they are called
-WITHOUT_WIRING = {"in_force", "machines"}
-
-
-@pytest.mark.parametrize("role", ROLES)
-def test_what_a_role_may_be_told_has_a_default_and_only_that(role):
-    optional = {name for name, spec in options(role).items() if not spec.get("required")}
-    # a machine's provider is the mark of an inventory of machines, so it has no default
-    assert set(defaults(role)) == optional - {"machines_provider"}
-
-
-@pytest.mark.parametrize("role", sorted(set(ROLES) - WITHOUT_WIRING))
-def test_what_a_role_must_be_told_is_wired(role):
-    required = {name for name, spec in options(role).items() if spec.get("required")}
-    assert required - set(SITE) - set(WIRING) <= OF_THE_ENVIRONMENT
+from house import ANSIBLE, FOLDERS, INFRA, ROLES, ROOT, TEMPLATES, options, read_yaml
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_spec_states_no_default(role):
-    """Ansible never applies it, so it would drift from defaults/main.yml."""
-    assert not [name for name, spec in options(role).items() if "default" in spec]
+    """Ansible never applies it, so it would drift from group_vars/all."""
+    specs = options(role) | options(role, "settings")
+    assert not [name for name, spec in specs.items() if "default" in spec]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -41,16 +22,6 @@ def test_a_role_says_what_it_is_in_a_few_lines(role):
     lines = (ANSIBLE / f"roles/{role}/README.md").read_text().splitlines()
     assert lines[0] == f"# {role}"
     assert len(lines) <= 10
-
-
-def test_shared_settings_are_literals():
-    assert "{{" not in (ANSIBLE / "group_vars/all/site.yml").read_text()
-
-
-def test_no_setting_is_made_twice():
-    places = [SITE, WIRING, *(defaults(role) for role in ROLES)]
-    names = [name for place in places for name in place]
-    assert sorted(names) == sorted(set(names))
 
 
 def test_every_template_is_brought_by_exactly_one_role():

@@ -103,9 +103,8 @@ class Lab:
     def begin(self):
         self.clear()
         (STATE / "network").mkdir(parents=True)
-        packages = yaml.safe_load((ANSIBLE / "roles/machines/defaults/main.yml").read_text())[
-            "machines_packages"
-        ]
+        settings = yaml.safe_load((ANSIBLE / "group_vars/all/machines.yml").read_text())
+        packages = settings["machines_packages"]
         images = IMAGES
         if PROVIDER == "libvirt":
             images, packages = STATE / "images", packages + boxes.KERNEL

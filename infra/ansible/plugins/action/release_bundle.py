@@ -2,8 +2,8 @@
 
 Arguments: those of pergola.bundle.Source, with ``requirements`` for its packages and ``uv`` (the program),
 ``python`` (the version that the servers run) and ``python_index`` for its uv; ``runtime`` is empty without
-pergola_runtime; and ``cache``, a directory. Returns ``path``, ``id`` (of the release) and ``changed``. Fails in
-one line that names what to do.
+pergola_runtime; and ``cache``, a directory. Returns ``path``, ``id`` (of the release) and ``changed``. Fails
+in one line that names what to do.
 """
 
 from pathlib import Path
