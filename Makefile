@@ -130,7 +130,7 @@ psql: environment ## open the application's database
 lint: .venv/ready ## ruff, mypy, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy pergola
+	@$(BIN)/mypy pergola infra/usr/local/lib/pergola/appctl
 	@$(BIN)/yamllint --strict .
 	@PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline -q
 	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate | xargs -0 $(BIN)/shellcheck
@@ -146,8 +146,8 @@ test-runtime: .venv/ready ## pergola_runtime alone, and with a Redis of its own
 test-config: .venv/ready ## settings, contracts, rendered files
 	@$(BIN)/pytest -n auto --dist worksteal tests/config $(ARGS)
 
-test-pergola: .venv/ready ## the package of the control machine: doctor, new-env, new-app, sources, machines
-	@$(BIN)/pytest -n auto --dist worksteal tests/pergola $(ARGS)
+test-pergola: .venv/ready ## the packages pergola and appctl, of the control machine and of the host
+	@$(BIN)/pytest -n auto --dist worksteal tests/appctl tests/pergola $(ARGS)
 
 test-api: .venv/ready ## requests made from the API's OpenAPI document, well-formed and not
 	@$(BIN)/pytest tests/api $(ARGS)

@@ -149,7 +149,7 @@ def nspawn(hosts: Hosts) -> Finding:
     if first.get("machines_provider") != "nspawn":
         env = first["environment_name"]
         return Finding(f"ENV={env} is made of no systemd-nspawn machines: vagrant up", False)
-    state = Path(first["state_directory"])
+    state = Path(first["environment_state_directory"])
     images = Path(os.environ.get("PERGOLA_IMAGES") or state.parent / "images")
     # -B: root writes no compiled files into the checkout, which its owner could not delete
     command = [sys.executable, "-B", "-m", "pergola.machines", f"--state={state}", f"--images={images}"]

@@ -37,13 +37,10 @@ def load(env: str, given: Mapping[str, Any] | None = None) -> tuple[Groups, Host
     loader.set_basedir(str(ANSIBLE))
     inventory = InventoryManager(loader=loader, sources=[str(folder)])
     variables = VariableManager(loader=loader, inventory=inventory)
-    defaults: Settings = {}
-    for path in sorted(ANSIBLE.glob("roles/*/defaults/main.yml")):
-        defaults |= loader.load_from_file(str(path), trusted_as_template=True) or {}
 
     def host_settings(host: Any) -> Iterator[tuple[str, Any]]:
         places = {"playbook_dir": str(ANSIBLE), "inventory_dir": str(folder)}
-        raw = defaults | variables.get_vars(host=host) | places | dict(given or {})
+        raw = variables.get_vars(host=host) | places | dict(given or {})
         templar = Templar(loader=loader, variables=raw)
         for name in raw:
             try:

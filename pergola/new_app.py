@@ -55,7 +55,7 @@ local:
 """
 SETTINGS = """\
 # The application of this environment, as `make new-app` found it. What each setting means: docs/your-app.md;
-# all that there are, with their defaults: infra/ansible/group_vars/all/site.yml.
+# all that there are, with their defaults: docs/settings.md.
 """
 
 

@@ -17,8 +17,7 @@ HOSTS = """\
       ansible_host: {host}
 """
 SETTINGS = """\
-# The settings of this environment. All there are, with their defaults: infra/ansible/group_vars/all/site.yml,
-# and infra/ansible/roles/*/defaults/main.yml.
+# The settings of this environment. All there are, with their defaults: docs/settings.md.
 site_domain: {domain}
 # these keys log in as the operator, and no others
 site_operator_keys:

@@ -25,8 +25,8 @@ FORMULAS = {
     "postgresql_effective_cache_mb",
     "postgresql_max_connections",
 }
-# inputs that the playbook of machines and the roles that call in_force pass themselves
-PASSED = {"machines_state", "machines_images", "in_force_name", "in_force_notify", "in_force_paths"}
+# inputs that the playbook of machines passes
+PASSED = {"machines_state", "machines_images"}
 
 # (a setting, a value that is refused, how the message goes on)
 REFUSED = [

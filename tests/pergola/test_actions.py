@@ -41,49 +41,55 @@ def play(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("strategy", ["mitogen", "linear"])
-def test_the_actions_of_a_deploy_return_what_they_made(play, tmp_path, strategy):
-    source, made = tmp_path / "source", tmp_path / "made"
+def bundle_of(source, made, **changes):
+    given = {"root": str(source), "directory": "app", "requirements": "requirements.txt", "cache": str(made)}
+    given |= {
+        "manage": ["python", "manage.py"],
+        "static": True,
+        "static_url": "",
+        "servers": [],
+        "runtime": "",
+    }
+    given |= {"runtime_locks": [], "uv": UV, "python": "3.13", "python_index": ""}
+    return {"release_bundle": given | changes}
+
+
+@pytest.fixture
+def source(tmp_path):
+    source = tmp_path / "source"
     (source / "app").mkdir(parents=True)
     (source / "app/manage.py").write_text("print('hello')\n")
     (source / "requirements.txt").write_text(f"sqlparse==0.5.3 {HASH}\n")
-    archive = {"root": str(source), "paths": ["app"], "dest": str(made)}
-    pinned = {"root": str(source), "file": "requirements.txt", "dest": str(made), "uv": UV, "python": "3.13"}
-    pinned |= {"index": ""}
+    return source
+
+
+@pytest.mark.parametrize("strategy", ["mitogen", "linear"])
+def test_the_actions_of_a_deploy_return_what_they_made(play, source, tmp_path, strategy):
+    made = tmp_path / "made"
     results, _ = play(
-        {"source_archive": archive, "check_mode": True},
-        {"source_archive": archive},
-        {"source_archive": archive},
-        {"source_archive": archive | {"paths": ["other"]}},
-        {"pinned_requirements": pinned, "check_mode": True},
-        {"pinned_requirements": pinned},
-        {"pinned_requirements": pinned},
-        {"pinned_requirements": pinned | {"file": "other.txt"}},
-        {"pinned_requirements": {"root": str(source)}},
+        bundle_of(source, made) | {"check_mode": True},
+        bundle_of(source, made),
+        bundle_of(source, made),
+        bundle_of(source, made, directory="other"),
+        bundle_of(source, made, requirements="other.txt"),
+        {"release_bundle": {"root": str(source)}},
         {"deploy_lock": {"kind": "deploy"}, "check_mode": True},
         {"deploy_lock": {"holder": os.getpid()}},
         {"deploy_lock": {"holder": 4194305}},
         strategy=strategy,
     )
     assert [one["changed"] for one in results[:3]] == [True, True, False]
-    assert results[1]["archive"] == f"{made}/{results[0]['digest']}.tar.gz"
+    assert results[0]["id"] == results[1]["id"]
+    assert results[1]["path"] == f"{made}/bundles/{results[1]['id']}.tar"
     assert results[3]["msg"] == f"{source} has no other"
-    assert [one["changed"] for one in results[4:7]] == [True, True, False]
-    assert Path(results[5]["path"]).read_text() == f"sqlparse==0.5.3 {HASH}\n"
-    assert results[5]["digest"] == results[4]["digest"]
-    assert results[5]["warning"] == ""
-    assert results[7]["msg"].startswith(f"Requirements: {source} has no other.txt: app_requirements names")
-    assert "missing required arguments: dest, file, index, python, uv" in results[8]["msg"]
-    assert results[9]["skipped"]
-    assert not results[10]["failed"]
-    assert results[11]["msg"].startswith("The connection that held the lock of localhost broke, so somebody")
+    assert results[4]["msg"].startswith(f"{source} has no other.txt")
+    assert "missing required arguments: cache, directory, manage" in results[5]["msg"]
+    assert results[6]["skipped"]
+    assert not results[7]["failed"]
+    assert results[8]["msg"].startswith("The connection that held the lock of localhost broke, so somebody")
 
 
-def test_requirements_without_hashes_are_warned_of(play, tmp_path):
-    (tmp_path / "requirements.txt").write_text("sqlparse==0.5.3\n")
-    pinned = {"root": str(tmp_path), "file": "requirements.txt", "dest": str(tmp_path / "made"), "uv": UV}
-    (result,), said = play(
-        {"pinned_requirements": pinned | {"python": "3.13", "index": ""}}, strategy="linear"
-    )
-    assert result["warning"].startswith("requirements.txt does not pin each package by hash: resolved once")
-    assert f"[WARNING]: {result['warning']}" in said
+def test_requirements_without_hashes_are_warned_of(play, source, tmp_path):
+    (source / "requirements.txt").write_text("sqlparse==0.5.3\n")
+    _, said = play(bundle_of(source, tmp_path / "made"), strategy="linear")
+    assert "[WARNING]: requirements.txt does not pin each package by hash: resolved once" in said

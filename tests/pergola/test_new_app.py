@@ -105,12 +105,12 @@ def test_what_stands_in_the_source_is_found(new_app):
 
 
 def test_the_sample_gives_the_settings_that_it_has(new_app):
-    """What site.yml says of the application of this checkout, found without reading site.yml."""
+    """What app.yml says of the application of this checkout, found without reading app.yml."""
     assert new_app.run(source=ROOT).returncode == 0
-    found, site = new_app.settings(), read_yaml(ANSIBLE / "group_vars/all/site.yml")
+    found, known = new_app.settings(), read_yaml(ANSIBLE / "group_vars/all/app.yml")
     assert found.pop("app_source") == str(ROOT)
     found.pop("app_media_url")  # nobody has asked for the sample's pictures
-    assert found == {name: site[name] for name in found}
+    assert found == {name: known[name] for name in found}
 
 
 def test_the_environment_is_a_machine_of_its_own(new_app):
@@ -121,7 +121,7 @@ def test_the_environment_is_a_machine_of_its_own(new_app):
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     (settings,) = json.loads(shown.stdout).values()
     assert settings["machines_provider"] == "nspawn"
-    assert settings["state_directory"].endswith(f"/{new_app.name}")
+    assert settings["environment_state_directory"].endswith(f"/{new_app.name}")
     assert settings["app_application"] == "pergola_runtime.serving:application"
     theirs = ANSIBLE / "inventory/local/addresses.py"
     assert (new_app.inventory / "addresses.py").resolve() == theirs.resolve()

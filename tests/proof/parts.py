@@ -137,10 +137,10 @@ QUICK = (
         "pergola",
         "test-pergola",
         (
-            *(*CONTROL, "app/*", "infra/*", "pergola/*", "runtime/*", "tests/pergola/*"),
+            *(*CONTROL, "app/*", "infra/*", "pergola/*", "runtime/*", "tests/appctl/*", "tests/pergola/*"),
             *("Makefile", "ansible.cfg"),
         ),
-        "the package of the control machine: doctor, new-env, new-app, sources, requirements, machines",
+        "the packages of the control machine and of the host: new-env, sources, machines; releases, slots",
     ),
     Part(
         "api",
