@@ -111,6 +111,9 @@ def sentry_span(span):
 # Of receive() only what brings the request. A handler also listens for the end of the connection, of which
 # servers tell at different times; the runtime's listens only in requests that last.
 REQUEST = {"stringValue": "http.request"}
+# The instrumentation stores a response's length on itself. Concurrent requests overwrite it, and a stream
+# counts an earlier response's length, so that the count differs from run to run under either handler.
+SHARED = {"http.server.response.size", "http.server.response.body.size"}
 OTLP = {"startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "traceId", "spanId", "parentSpanId"}
 
 
@@ -128,7 +131,7 @@ def of_opentelemetry(records):
         if kind == "metric":
             for point in (metric.get("sum") or metric["histogram"])["dataPoints"]:
                 attributes = {one["key"]: one["value"] for one in point["attributes"]}
-                count = point.get("count", point.get("asInt"))
+                count = None if metric["name"] in SHARED else point.get("count", point.get("asInt"))
                 yield text(f"metric {metric['scope']} {metric['name']}", {"count": count, **attributes})
 
 
