@@ -19,7 +19,8 @@ LEAN = {
     "PERGOLA_THREADS": "3",
 }
 STOCK = {"PERGOLA_HANDLER": "django", "PERGOLA_CONN_MAX_AGE": "0"}
-DIRECT = {"BENCH_DATABASE": "direct"}
+# without PgBouncer there is no pool mode, and nothing that the runtime would refuse because of it
+DIRECT = {"BENCH_DATABASE": "direct", "PERGOLA_POOL_MODE": ""}
 
 
 @dataclass(frozen=True)
