@@ -86,7 +86,7 @@ def test_agents_report_the_same_under_both_handlers(agent, reports):
 # at least so many, or a page or half of the requests was not reported
 EXPECTED = {
     "sentry": {"event": 33, "transaction": 82},
-    "opentelemetry": {"metric": 80, "span": 580},
+    "opentelemetry": {"metric": 80, "span": 590},
     "elastic": {"error": 29, "span": 250, "transaction": 84},
     "newrelic": {
         "analytic_event_data": 84, "custom_event_data": 30, "error": 20, "error_event_data": 26, "log": 30,
