@@ -44,7 +44,8 @@ async def everything(scope, receive, send):
 async def http(scope, receive, send):
     """/held answers once $SCRATCH/go exists, /endless never, /large with 4 MB, all else with the client.
 
-    /headed sends its head at once, and its body with $SCRATCH/go; /parts two, and then holds the event loop.
+    /headed sends its head at once, and its body with $SCRATCH/go; /parts two, and then holds the event loop;
+    /fails one, and raises an exception.
 
     /kept makes something that is to be closed with the event loop.
     """
@@ -55,6 +56,10 @@ async def http(scope, receive, send):
         (SCRATCH / "held").touch()
         while scope["path"] == "/endless" or not (SCRATCH / "go").exists():  # noqa: ASYNC110 - another process's
             await asyncio.sleep(0.02)
+    if scope["path"] == "/fails":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        raise ValueError("raised by a stream")
     if scope["path"] == "/parts":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
         for part in (b"one", b"two"):

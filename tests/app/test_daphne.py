@@ -116,6 +116,17 @@ def test_a_running_http_request_is_finished_before_the_exit(tmp_path, path):
         assert server.exit_code() == 0
 
 
+def test_a_response_that_fails_when_it_has_begun_is_cut(tmp_path):
+    """At Daphne's next look at its applications, once a second, which the first one does not end."""
+    with daphne(tmp_path / "ws.sock", APPLICATION) as server:
+        for _ in range(2):
+            with server.connect() as client:
+                send(client, "/fails")
+                answer = read(client)  # to its end; it would wait for 60 s, and fail
+            assert b"one" in answer
+            assert not answer.endswith(b"0\r\n\r\n")  # the end of a whole response
+
+
 def test_what_does_not_end_is_cut_at_the_limit(tmp_path):
     options, env = ["--graceful-timeout", "1"], {"SCRATCH": str(tmp_path)}
     with daphne(tmp_path / "ws.sock", APPLICATION, *options, env=env) as server, server.connect() as client:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import daphne.server
 from daphne.cli import CommandLineInterface
+from daphne.http_protocol import WebRequest
 from daphne.server import Server
 from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import defer, reactor
@@ -43,6 +44,21 @@ TICK_SECONDS = 0.05
 
 
 HTTPChannel.totalHeadersSize = HTTPChannel.MAX_LENGTH = HEADERS
+
+
+def handle_exception(request, exception, answer=WebRequest.handle_exception):
+    """End a response that has begun when its stream raises an exception, as other servers do.
+
+    Daphne itself tries to answer 500. That raises an exception in application_checker(), which never runs
+    again, and the client waits.
+    """
+    if request._response_started:
+        request.loseConnection()
+    else:
+        answer(request, exception)
+
+
+WebRequest.handle_exception = handle_exception
 
 
 class DrainingServer(Server):

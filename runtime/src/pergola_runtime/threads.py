@@ -56,9 +56,10 @@ GRACE = 0.005
 # in a process that computes all the time, in which a call that computes waits for the interpreter as well.
 HANDOFF = 0.005
 HANDOFF_BUSY = 0.025
-# Seconds within which a look is on time (uvloop's clock counts milliseconds). While calls hold the
-# interpreter, a look waits for it, up to 5 ms for each of them. So many on time in a row say that the
-# interpreter is mostly idle: calls wait, or compute outside of it, as a password's hash does.
+# Seconds within which a look is on time (uvloop's clock counts milliseconds), beside those for which no
+# processor was free. While calls hold the interpreter, a look waits for it, up to 5 ms for each of them. So
+# many on time in a row say that the interpreter is mostly idle: calls wait, or compute outside of it, as a
+# password's hash does.
 ON_TIME = 0.002
 IN_A_ROW = 4
 # Seconds after which a call that computes loses its slot as well, and a request (a stream, a WebSocket) keeps
@@ -408,6 +409,15 @@ class Bridge(sync.CurrentThreadExecutor):
         return future
 
 
+def seconds_without_processor():
+    """For how long this thread has been ready to run while others used the processors: proc(5), schedstat."""
+    try:
+        with open("/proc/thread-self/schedstat") as file:  # noqa: PTH123 - called each few milliseconds
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):  # a kernel that does not count it
+        return 0.0
+
+
 class Pool:
     def __init__(self, limit):
         self.limit = self.allowed = limit  # slots; more are allowed while calls only wait
@@ -420,7 +430,8 @@ class Pool:
         self.waiting = deque()
         self.waited = 0.0
         self.watching = None  # the event loop in which hand_off() is due, while requests wait for a slot
-        self.looked = (0.0, 0.0)  # the time and the process's processor time when it was set up
+        # when it was set up: the time, the process's processor time, and seconds_without_processor()
+        self.looked = (0.0, 0.0, 0.0)
         self.due = 0.0  # and when it is to run
         self.on_time = 0  # how many times in a row it ran then
 
@@ -437,15 +448,16 @@ class Pool:
                 worker.thread.join(1)
 
     def watch(self, loop):
-        self.looked = time.monotonic(), time.process_time()
+        self.looked = time.monotonic(), time.process_time(), seconds_without_processor()
         self.due = self.looked[0] + HANDOFF
         loop.call_later(HANDOFF, self.hand_off)
 
     def hand_off(self):
         """Give slots of calls that wait, or do not need the interpreter, to requests that wait for one."""
         now, used = time.monotonic(), time.process_time()
+        late = now - self.due - (seconds_without_processor() - self.looked[2])
         with self.lock:
-            self.on_time = self.on_time + 1 if now < self.due + ON_TIME else 0
+            self.on_time = self.on_time + 1 if late < ON_TIME else 0
             busy = used - self.looked[1] > 0.7 * (now - self.looked[0])
             patience = HANDOFF_BUSY if busy else HANDOFF
             parts = {one: part for one in self.running if (part := one.used(now, patience)) is not None}
@@ -453,7 +465,7 @@ class Pool:
             long = [one for one in self.running if one.called and now > one.called + LONG]
             # together, as of many that compute each has less than a tenth; or the look is late, as its thread
             # had to wait for them
-            compute = sum(parts.values()) > 0.5 or now > self.due + HANDOFF
+            compute = sum(parts.values()) > 0.5 or late > HANDOFF
             if self.waiting and len(waits) > len(self.running) / 2 and not compute:
                 # a burst of calls that only wait: let more begin, or the last waits for many looks
                 self.allowed = min(self.allowed * MORE, self.allowed + AT_ONCE, SOCKETS)

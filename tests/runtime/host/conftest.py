@@ -54,8 +54,6 @@ class Machine(Replica):
         with tarfile.open(fileobj=packed, mode="w:gz") as archive:
             archive.add(HERE / "inside", "inside", filter=without_bytecode)
             archive.add(ROOT / "runtime/src/pergola_runtime", "pergola_runtime")
-            for path in UNIT:
-                archive.add(ROOT / path, f"tree/{path}", filter=without_bytecode)
             for name, source in archives.items():
                 archive.add(source, f"{name}.tar.gz")
                 archive.add(HERE / f"{name}.txt", f"{name}.txt")
@@ -74,6 +72,13 @@ class Machine(Replica):
                 f" && uv pip install -q --python venv-{name}/bin/python --require-hashes -r {name}.txt",
                 environment=uv,
             )
+
+    def bring_unit_tests(self):
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for path in UNIT:
+                archive.add(ROOT / path, f"tree/{path}", filter=without_bytecode)
+        self.as_user(f"tar -C {PLACE} --extract --gunzip --no-same-owner", given=packed.getvalue())
 
     def as_user(self, command, given=b"", environment=None, check=True):
         """What it printed; it ends, with all it started, when its time is over."""
@@ -114,3 +119,8 @@ def machine(servers, tmp_path_factory):
         yield machine
     finally:
         machine.remove()
+
+
+@pytest.fixture(scope="session")
+def unit_tests(machine):
+    machine.bring_unit_tests()

@@ -36,7 +36,7 @@ def test_inside(machine, django, name):
 
 @pytest.mark.full
 @pytest.mark.parametrize(("django", "name"), UNIT_RUNS)
-def test_unit(machine, django, name):
+def test_unit(machine, unit_tests, django, name):
     said = machine.as_user(
         f"venv-{django}/bin/python -m pytest -q -ra -p no:cacheprovider --import-mode=importlib"
         f" --basetemp={PLACE}/files -o asyncio_mode=auto tree/tests/runtime/unit/{name}",

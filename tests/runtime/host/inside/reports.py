@@ -36,6 +36,8 @@ def scrubbed(value, dropped):
     if isinstance(value, list):
         return [scrubbed(one, dropped) for one in value]
     if isinstance(value, str):
+        if "Traceback (most recent call last)" in value:  # such as a line of Granian's log
+            value = f"{value.partition(chr(10))[0]} {frames_in(value)} {value.rpartition(chr(10))[2]}"
         for pattern, name in RANDOM:
             value = pattern.sub(name, value)
     return value
@@ -69,7 +71,7 @@ def with_paths(records, identify):
 
 
 SENTRY = {
-    "abs_path", "event_id", "parent_span_id", "sessionid", "span_id", "start_timestamp", "started",
+    "abs_path", "asctime", "event_id", "parent_span_id", "sessionid", "span_id", "start_timestamp", "started",
     "sys.argv", "thread.id", "thread.name", "timestamp", "trace_id", "sid",
 }  # fmt: skip
 
@@ -106,6 +108,9 @@ def sentry_span(span):
 # OpenTelemetry
 
 
+# Of receive() only what brings the request. A handler also listens for the end of the connection, of which
+# servers tell at different times; the runtime's listens only in requests that last.
+REQUEST = {"stringValue": "http.request"}
 OTLP = {"startTimeUnixNano", "endTimeUnixNano", "timeUnixNano", "traceId", "spanId", "parentSpanId"}
 
 
@@ -117,7 +122,8 @@ def of_opentelemetry(records):
             if trace := attributes.get("exception.stacktrace"):
                 attributes["exception.stacktrace"] = frames_in(trace["stringValue"])
             described["attributes"] = attributes
-        yield text(f"span {path}", span, OTLP)
+        if not path.endswith(" http receive") or span["attributes"].get("asgi.event.type") == REQUEST:
+            yield text(f"span {path}", span, OTLP)
     for kind, metric in records:
         if kind == "metric":
             for point in (metric.get("sum") or metric["histogram"])["dataPoints"]:

@@ -221,15 +221,17 @@ def test_calls_that_compute_delay_a_page_no_more_than_under_djangos_handler(djan
         computing = [asyncio.create_task(again()) for _ in range(number)]
         await until(lambda: len(computed) > number, lambda: f"{len(computed)} calls")
         try:
-            return [await seconds_of(client, "page") for _ in range(10)]
+            return [await seconds_of(client, "page") for _ in range(4)]
         finally:
             released.set()
             await asyncio.gather(*waiting, *computing)
 
-    seconds = {}
-    for handler in ("django", "lean"):
-        with serving(sleeping, view, page, age=10 if handler == "lean" else 0) as clients:
-            seconds[handler] = statistics.median(asyncio.run(measure(clients[handler])))
+    took = {"django": [], "lean": []}
+    for _ in range(3):  # in turn, as other processes may delay one of the two alone
+        for handler, seconds in took.items():
+            with serving(sleeping, view, page, age=10 if handler == "lean" else 0) as clients:
+                seconds += asyncio.run(measure(clients[handler]))
+    seconds = medians(took)
     print(view.__name__, number, sleepers, seconds)
     assert seconds["lean"] < 3 * seconds["django"], seconds
 
