@@ -68,7 +68,6 @@ def make(source: Source, cache: Path, check_mode: bool = False) -> Bundle:
         "runtime_locks": [*locks],
         "servers": source.servers,
         "static": source.static,
-        "python_index": source.uv.index,
         "directory": source.directory,
         "manage": source.manage,
     }

@@ -50,7 +50,7 @@ def take(login: list[str], who: str, playbook: int) -> Lease:
     assert held.stdout is not None  # noqa: S101 - it is a pipe
     answer = held.stdout.readline().strip()
     if answer != "held":
-        answer = f"{answer} {held.communicate()[0]}".strip()
+        answer = f"{answer} {held.communicate()[0]}".strip().removeprefix("appctl lock: ")
     return Lease(answer, held.pid)
 
 

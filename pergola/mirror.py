@@ -3,6 +3,9 @@
 from pathlib import Path, PurePosixPath
 
 
+KINDS = {".conf", ".j2", ".py"}  # of a directory; others are what editors and Python leave there
+
+
 def destination(path: str) -> str:
     """Where a file of infra/ is installed: `usr/...` is /usr/..., everything else is in /etc."""
     return str(PurePosixPath("/" if path.startswith("usr/") else "/etc", path))
@@ -14,7 +17,7 @@ def sources(infra: Path, path: str) -> dict[str, Path]:
     FileNotFoundError: there is none.
     """
     if path.endswith("/"):
-        below = sorted(one for one in (infra / path).rglob("*") if one.is_file() and one.suffix != ".pyc")
+        below = sorted(one for one in (infra / path).rglob("*") if one.is_file() and one.suffix in KINDS)
         found = {str(one.relative_to(infra)).removesuffix(".j2"): one for one in below}
     else:
         template = infra / f"{path}.j2"

@@ -107,6 +107,7 @@ def host(tmp_path):
         host_name="app.example.org",
         health_path="/readyz",
         manage=["python", "manage.py"],
+        python_index="",
     )
     made.program("systemctl")
     made.program("journalctl")

@@ -12,7 +12,6 @@ RECIPE = {
     "wheel": "pergola_runtime-1.whl",
     "servers": [],
     "static": True,
-    "python_index": "",
     "directory": "app",
     "manage": ["python", "manage.py"],
 }
@@ -88,7 +87,7 @@ def test_a_dry_run_says_that_it_has_to_be_built(builder):
 
 
 def test_a_disk_without_space_is_refused_before_anything_is_built(builder):
-    done = builder.run("build", "one", bundle(builder), "--free-mb", "999999999")
+    done = builder.run("build", "one", "--dry-run", "--free-mb", "999999999")
     assert done.returncode == 1
     assert "a release needs 999999999 MB and 20000 files: free some space" in done.stderr
     assert not (builder.home / "releases/one").exists()
@@ -121,8 +120,7 @@ def test_a_build_that_fails_leaves_nothing_and_says_why(builder):
     (builder.directory / "bin/uv-fails").touch()
     done = builder.run("build", "one", bundle(builder))
     assert done.returncode == 1
-    said = "release one could not be built, and no release stays live: uv venv: no such package"
-    assert done.stderr == f"appctl build: {said}\n"
+    assert done.stderr == "appctl build: uv venv: no such package\n"
     assert not (builder.home / "releases/one").exists()
 
 
@@ -138,5 +136,5 @@ def test_a_damaged_bundle_is_refused(builder):
     path.write_text("not an archive")
     done = builder.run("build", "one", path)
     assert done.returncode == 1
-    assert "could not be built" in done.stderr
+    assert done.stderr.startswith("appctl build: file could not be opened")
     assert list((builder.home / "releases").iterdir()) == []

@@ -18,7 +18,7 @@ def refused(host, *arguments):
         (["switch", "red"], "red is not a slot"),
         (["verify", "red"], "red is not a slot"),
         (["run", "--slot", "red", "true"], "red is not a slot"),
-        (["run"], "run needs what to run"),
+        (["run"], "run needs a PROGRAM"),
         (["slot", "restart", "blue"], "invalid choice: 'restart'"),
         (["prune", "0"], "write 1 or more"),
         (["build", "one"], "build needs a BUNDLE, or --dry-run"),
@@ -35,8 +35,8 @@ def test_wrong_arguments_are_refused(host, arguments, says):
     [
         ("{", "is no JSON"),
         ("[]", "holds no object"),
-        ("{}", "from another version of Pergola (it differs in celery_parts, directory"),
-        ('{"slots": []}', "from another version"),
+        ("{}", "has no celery_parts, directory"),
+        ('{"slots": []}', "has no celery_parts"),
     ],
 )
 def test_a_damaged_file_is_refused(host, text, says):

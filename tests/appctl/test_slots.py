@@ -96,7 +96,7 @@ def test_what_systemctl_refuses_is_said(live):
     live.answers(**{"restart *": (1, "Job for app-web@green.service failed\n")})
     done = live.run("slot", "start", "green")
     assert done.returncode == 1
-    assert done.stderr == "appctl slot: systemctl restart: Job for app-web@green.service failed\n"
+    assert done.stderr.startswith("appctl slot: systemctl restart: Job for app-web@green.service failed\n")
 
 
 def test_an_idle_slot_gets_a_complete_release(live):
@@ -211,3 +211,20 @@ def test_websockets_from_before_maintenance_mode_are_disconnected(live):
     assert live.asked()[-1] == "try-restart app-websocket@blue-1.service"
     live.answers(**{"show --timestamp=unix*": (0, "@1001\n\n\n")})
     assert live.run("disconnect").stdout == ""
+
+
+def test_a_rollback_leaves_timers_as_they_are(live):
+    live.answers(**{"show *": (0, "0\n\n0\n\n0\n")})
+    assert live.run("follow", "--rollback").returncode == 0
+    assert not [asked for asked in live.asked() if ".timer" in asked]
+    assert live.run("follow").returncode == 0
+    assert live.asked()[-1] == "start app-count-days.timer"
+
+
+def test_a_link_that_cannot_be_moved_sends_the_traffic_back(live):
+    """Such as by a full or read-only file system."""
+    (live.directory / "run/live.new").mkdir()
+    done = live.run("switch", "green")
+    assert done.returncode == 1
+    assert link(live.home / "live") == "slots/blue"
+    assert link(live.directory / "run/live") == "blue"

@@ -46,10 +46,11 @@ def test_a_file_is_written_and_then_left_alone(install):
     assert [path.name for path in install.path.parent.iterdir()] == ["shop.conf"]
 
 
-def test_a_link_is_not_replaced(install, tmp_path):
+def test_a_link_is_replaced_and_not_followed(install, tmp_path):
     install.path.parent.mkdir()
     install.path.symlink_to(tmp_path / "elsewhere")
-    assert "is a link: remove it" in install("one\n")["msg"]
+    assert install("one\n")["files"] == [str(install.path)]
+    assert (install.path.is_symlink(), install.path.read_text()) == (False, "one\n")
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -81,6 +82,46 @@ def test_a_state_is_changed_until_it_is_recorded_as_applied(install, tmp_path):
     assert install("one\n", **state)["changed"] is True
     install(name="shop", applied=True)
     assert install("one\n", **state)["changed"] is False
+
+
+def test_a_change_by_hand_that_is_undone_has_to_be_applied(install):
+    state = {"name": "shop"}
+    install("one\n", **state)
+    install(name="shop", applied=True)
+    install.path.write_text("by hand\n")
+    assert install("one\n", **state)["files"] == [str(install.path)]
+    assert install("one\n", **state)["changed"] is True
+    install(name="shop", applied=True)
+    assert install("one\n", **state)["changed"] is False
+
+
+def test_a_removal_is_part_of_the_state(install, tmp_path):
+    state, other = {"name": "shop"}, tmp_path / "other.conf"
+    install("one\n", **state)
+    install(name="shop", applied=True)
+    other.touch()
+    assert install("one\n", absent=[str(other)], **state)["files"] == [str(other)]
+    assert install("one\n", absent=[str(other)], **state)["changed"] is True
+    install(name="shop", applied=True)
+    assert install("one\n", absent=[str(other)], **state)["changed"] is False
+
+
+def test_a_file_that_a_state_no_longer_has_changes_nothing(install, tmp_path):
+    watched = tmp_path / "watched"
+    watched.touch()
+    install("one\n", name="shop", watch=[str(watched)])
+    install(name="shop", applied=True)
+    assert install("one\n", name="shop")["changed"] is False
+
+
+def test_the_empty_record_of_an_earlier_version_stands_for_older_files(install, tmp_path):
+    install("one\n")
+    (tmp_path / "states").mkdir()
+    (tmp_path / "states/shop").touch()
+    assert install("one\n", name="shop")["changed"] is False
+    os.utime(install.path)
+    assert install("one\n", name="shop")["changed"] is True
+    assert install("one\n", name="shop")["changed"] is True
 
 
 def test_absent_files_are_removed(install):

@@ -93,4 +93,4 @@ def test_a_git_url_is_the_same_release_as_its_checkout(servers, settings, source
     told = {"app_source": f"file://{source}", "app_revision": "HEAD"}
     done = play(inventory_of(servers), "deploy", arguments=["-e", json.dumps(told)])
     assert done.returncode == 0, done.stdout
-    assert "changed: [" not in done.stdout.partition("TASK [deploy : Find out")[2], done.stdout
+    assert "changed: [" not in done.stdout.partition("TASK [deploy : Read the slots")[2], done.stdout

@@ -146,7 +146,7 @@ def test_a_deploy_refuses_a_release_that_the_unit_cannot_start(served, run, repl
     before = replica.look()["live"]
     done = run("deploy", "gunicorn", "lean")
     assert done.returncode != 0
-    assert "has no granian, which the unit of app starts" in " ".join(done.stdout.split())
+    assert "has no granian, which the web unit of this host starts" in " ".join(done.stdout.split())
     assert replica.look()["live"] == before
 
 

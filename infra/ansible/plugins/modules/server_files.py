@@ -4,8 +4,9 @@
 ``wanted`` is the path of a JSON file: {"files": [{"dest", "content", "owner", "group", "mode", "secret",
 "validate"}], "absent": [path], "watch": [path], "name", "applied", "states"}.
 
-In the directory ``states``, NAME has the digest of the state that was applied last, and NAME.wanted that of a
-later one.
+In the directory ``states``, NAME has the digest of each file as it was applied last, and NAME.wanted as it shall
+be applied. NAME is removed before the first change, so that a run which is cut off leaves a state that is not
+applied. An empty NAME is from Pergola 0.7: the files that are not newer than it were applied.
 """
 
 import grp
@@ -20,10 +21,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 
 def text_of(path):
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    """A file's text; None if there is no file, or a link."""
+    if path.is_symlink() or not path.exists():
         return None
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def has_attributes(path, file):
@@ -35,16 +36,14 @@ def has_attributes(path, file):
     return (found.st_uid, found.st_gid, found.st_mode & 0o7777) == wanted
 
 
-def install(module, file):
-    """Replace a file if it differs; return whether it did, and its text before."""
+def differs(file):
     path = Path(file["dest"])
-    if path.is_symlink():
-        module.fail_json(msg=f"{path} is a link: remove it, so that a file can be there")
-    before = text_of(path)
-    if before == file["content"] and has_attributes(path, file):
-        return False, before
-    if module.check_mode:
-        return True, before
+    return text_of(path) != file["content"] or not has_attributes(path, file)
+
+
+def install(module, file):
+    """Replace a file, or a link, by one rename."""
+    path = Path(file["dest"])
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     # a name that no daemon reads; readable for root alone until it has its owner
     new = path.with_name(f".{path.name}.new")
@@ -63,29 +62,25 @@ def install(module, file):
             reason = (error or out).strip()
             module.fail_json(msg=f"{path} is as before, as its new content is not valid: {reason}")
     new.replace(path)
-    return True, before
 
 
-def digest(paths):
-    found = hashlib.sha256()
-    for path in sorted(paths):
-        content = Path(path).read_bytes() if Path(path).is_file() else b""
-        found.update(json.dumps([path, hashlib.sha256(content).hexdigest()]).encode())
-    return found.hexdigest()
+def digests(paths):
+    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if Path(path).is_file()}
 
 
-def is_applied(module, record, paths):
-    wanted = digest(paths)
-    if text_of(record) == wanted:
-        return True
-    if not module.check_mode:
-        record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        record.with_name(f"{record.name}.wanted").write_text(wanted)
-    return False
+def is_applied(record, paths):
+    """Whether these files were applied as they are. Others that the record has were removed since."""
+    recorded = text_of(record)
+    if recorded is None:
+        return False
+    if not recorded:
+        applied = record.stat().st_mtime_ns
+        return all(Path(path).stat().st_mtime_ns <= applied for path in paths if Path(path).is_file())
+    return json.loads(recorded).items() >= digests(paths).items()
 
 
-def difference(file, before):
-    shown = not file["secret"]
+def difference(file):
+    shown, before = not file["secret"], text_of(Path(file["dest"]))
     return {
         "before_header": file["dest"],
         "after_header": file["dest"],
@@ -98,25 +93,29 @@ def main():
     module = AnsibleModule({"wanted": {"type": "path", "required": True}}, supports_check_mode=True)
     wanted = json.loads(Path(module.params["wanted"]).read_text())
     record = Path(wanted["states"], wanted["name"])
+    later = record.with_name(f"{record.name}.wanted")
     if wanted["applied"]:
-        if not module.check_mode:
-            record.with_name(f"{record.name}.wanted").replace(record)
+        if not module.check_mode and later.exists():
+            later.replace(record)
         module.exit_json(changed=True)
-    changed, differences = [], []
-    for file in wanted["files"]:
-        differs, before = install(module, file)
-        if differs:
-            changed.append(file["dest"])
-            differences.append(difference(file, before))
-    for path in map(Path, wanted["absent"]):
-        if path.exists() or path.is_symlink():
-            changed.append(str(path))
-            if not module.check_mode:
-                path.unlink()
+
+    changed = [file for file in wanted["files"] if differs(file)]
+    removed = [path for path in wanted["absent"] if os.path.lexists(path)]
+    shown = {"diff": [difference(file) for file in changed]} if module._diff else {}
     paths = [*(file["dest"] for file in wanted["files"]), *wanted["watch"]]
-    applied = not wanted["name"] or is_applied(module, record, paths)
-    shown = {"diff": differences} if module._diff else {}
-    module.exit_json(changed=bool(changed) or not applied, files=changed, **shown)
+    applied = not wanted["name"] or (not changed and not removed and is_applied(record, paths))
+    if not module.check_mode:
+        if not applied:
+            record.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            record.unlink(missing_ok=True)
+        for file in changed:
+            install(module, file)
+        for path in removed:
+            Path(path).unlink()
+        if not applied:
+            later.write_text(json.dumps(digests(paths)))
+    names = [*(file["dest"] for file in changed), *removed]
+    module.exit_json(changed=bool(names) or not applied, files=names, **shown)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ class Recipe:
     wheel: str  # of pergola_runtime; empty without it
     servers: tuple[str, ...]  # modules that the application itself must bring
     static: bool  # whether static files are collected
-    python_index: str  # empty: uv's default
     directory: str  # of the project in its source
     manage: tuple[str, ...]  # what runs a management command
 
@@ -74,8 +73,7 @@ class Build:
         """CommandError: less than `needs_mb` (0: twice the live release) or FILES inodes are free."""
         config, places = self.config, (self.config.home / "releases", self.config.package_cache)
         live = live_slot(config)
-        live_mb = size_mb(places[0] / release_in(config, live)) if live else FIRST_MB // 2
-        needs = needs_mb or 2 * live_mb
+        needs = needs_mb or (2 * size_mb(places[0] / release_in(config, live)) if live else FIRST_MB)
         free = min(shutil.disk_usage(place).free // 2**20 for place in places)
         disk = os.statvfs(places[0])
         if free < needs or (disk.f_files > 0 and disk.f_favail < FILES):
@@ -87,7 +85,10 @@ class Build:
             )
 
     def build(self, bundle: Path) -> None:
-        """Build from what the control machine packed. CommandError: what failed; the directory is removed."""
+        """Build from what the control machine packed, and remove that.
+
+        CommandError: what failed. The release's directory is removed then.
+        """
         shutil.rmtree(self.directory, ignore_errors=True)
         try:
             self.unpack(bundle)
@@ -105,10 +106,7 @@ class Build:
             write_atomically(self.directory / "release.json", json.dumps(facts) + "\n")
         except (CommandError, OSError, tarfile.TarError) as error:
             self.remove()
-            live = release_in(self.config, live_slot(self.config)) if live_slot(self.config) else "no release"
-            raise CommandError(
-                f"release {self.release} could not be built, and {live} stays live: {error}"
-            ) from None
+            raise CommandError(str(error)) from None
 
     def remove(self) -> None:
         if shutil.disk_usage(self.config.package_cache).free < FULL_MB * 2**20:
@@ -118,9 +116,11 @@ class Build:
 
     def unpack(self, bundle: Path) -> None:
         for path in (self.directory, self.directory / "source", self.directory / "static"):
-            path.mkdir(mode=0o750)
+            path.mkdir()
+            path.chmod(0o750)  # whatever the umask is
         with tarfile.open(bundle) as archive:
             archive.extractall(self.directory, filter="data")
+        bundle.unlink()
         self.chown(*self.owner)
         self.as_user(
             "tar", "--extract", "--gunzip", "--file=source.tar.gz", "--directory=source", "--no-same-owner"
@@ -129,12 +129,12 @@ class Build:
         self.as_user("python3", "-m", "compileall", "-q", "-j", "0", "source")
 
     def chown(self, user: int, group: int) -> None:
-        for path in (self.directory, *self.directory.rglob("*")):
-            os.chown(path, user, group, follow_symlinks=False)
+        run("chown", "--recursive", "--no-dereference", f"{user}:{group}", self.directory)
 
     def as_user(self, *arguments: str | Path, **environment: str) -> None:
         """Run a program in the release's directory at low CPU priority. CommandError: its message."""
         known = {"PATH": os.environ["PATH"], "HOME": str(self.config.package_cache), "LANG": "C.UTF-8"}
+        known |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
         identity = {"user": self.config.user, "group": self.config.group, "extra_groups": []}
         done = subprocess.run(
             ["nice", "--adjustment=10", *map(str, arguments)],
@@ -154,16 +154,20 @@ class Build:
         environment = self.directory / "venv"
         if other := self.release_with(recipe.packages):
             # hard links: no process writes to these files
-            shutil.copytree(other / "venv", environment, symlinks=True, copy_function=os.link)
-            return
+            run("cp", "--archive", "--link", other / "venv", environment)
+        else:
+            self.install_packages(recipe, environment)
+        self.check_servers(recipe)
+
+    def install_packages(self, recipe: Recipe, environment: Path) -> None:
         uv = {
             "UV_CACHE_DIR": str(self.config.package_cache),
             "UV_PYTHON_DOWNLOADS": "never",  # the system's Python, or a clear error
             "UV_SYSTEM_CERTS": "true",
             "VIRTUAL_ENV": str(environment),
         }
-        if recipe.python_index:
-            uv["UV_DEFAULT_INDEX"] = recipe.python_index
+        if self.config.python_index:
+            uv["UV_DEFAULT_INDEX"] = self.config.python_index
         # relocatable: its programs work wherever they are, also in another release that links to them
         self.as_user("uv", "venv", "--quiet", "--relocatable", "--python=/usr/bin/python3", "venv", **uv)
         pip = ("uv", "pip", "install", "--quiet")
@@ -176,7 +180,6 @@ class Build:
         self.as_user(*pip, "--require-hashes", "--no-deps", "--requirements=requirements.txt", **uv)
         self.as_user("uv", "pip", "check", **uv)
         self.as_user(environment / "bin/python", "-m", "compileall", "-q", "-j", "0", "venv/lib")
-        self.check_servers(recipe)
 
     def release_with(self, packages: str) -> Path | None:
         for path in (self.config.home / "releases").glob("*/release.json"):
@@ -217,9 +220,7 @@ class Build:
     def give_to_root(self) -> None:
         """So that a running application cannot change its own code, and nginx can read its static files."""
         self.chown(0 if os.geteuid() == 0 else os.geteuid(), self.owner[1])
-        static = self.directory / "static"
-        for path in (static, *static.rglob("*")):
-            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+        run("chmod", "--recursive", "a+rX", self.directory / "static")  # it does not follow links
 
 
 def size_mb(directory: Path) -> int:

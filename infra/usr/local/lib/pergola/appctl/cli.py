@@ -6,6 +6,7 @@ nothing.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 from . import followers, lock, maintenance, releases, restart, run, slots, status, switch, verify
 from .build import Build
 from .config import PATH, Config, ConfigError, load
+from .lock import one_change
 from .system import CommandError
 
-FOR_ALL_USERS = ("releases",)
+# commands that change something run one at a time; `restart` takes the lock itself, after that of deploys
+CHANGES = ("build", "slot", "switch", "follow", "prune")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -78,7 +81,9 @@ def parser() -> argparse.ArgumentParser:
     one = command(
         "follow", "restart Celery and other processes that do not run the live release; start timers"
     )
-    one.add_argument("--no-block", action="store_true", help="do not wait for their jobs")
+    one.add_argument(
+        "--rollback", action="store_true", help="do not wait for their jobs, and leave timers as they are"
+    )
 
     one = command("prune", "remove old releases, except those in slots")
     one.add_argument("keep", type=int, metavar="N", help="how many to keep, by their last deploy")
@@ -99,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("program", nargs=argparse.REMAINDER, metavar="PROGRAM ...")
 
     one = command("manage", "run a management command of the live release")
-    one.add_argument("program", nargs=argparse.REMAINDER, metavar="COMMAND ...")
+    one.add_argument("program", nargs=argparse.REMAINDER, metavar="[--] COMMAND ...")
     return top
 
 
@@ -117,7 +122,7 @@ def with_times(command: argparse.ArgumentParser, ready: float, steady: float | N
 def main(arguments: list[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     try:
-        if os.geteuid() and asked.command not in FOR_ALL_USERS and asked.config == PATH:
+        if os.geteuid() and asked.config == PATH:
             raise ConfigError(f"{asked.command} needs root: sudo appctl {asked.command}")
         config = load(asked.config)
         check(config, asked)
@@ -125,11 +130,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"appctl: {error}", file=sys.stderr)
         return 2
     try:
-        do(config, asked)
+        with changing(config, asked):
+            do(config, asked)
     except (CommandError, OSError) as error:
         print(f"appctl {asked.command}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def changing(config: Config, asked: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    if asked.command in CHANGES and not getattr(asked, "dry_run", False) and getattr(asked, "verb", "") != "list":
+        return one_change(config, f"appctl {asked.command}")
+    return contextlib.nullcontext()
 
 
 def check(config: Config, asked: argparse.Namespace) -> None:
@@ -141,8 +153,8 @@ def check(config: Config, asked: argparse.Namespace) -> None:
         names.append("idle")
     if getattr(asked, "slot", "") not in names:
         raise ConfigError(f"{asked.slot} is not a slot: the slots are {' and '.join(config.slots)}")
-    if asked.command in ("run", "manage") and not asked.program:
-        raise ConfigError(f"{asked.command} needs what to run: appctl {asked.command} --help")
+    if asked.command == "run" and not asked.program:
+        raise ConfigError("run needs a PROGRAM: appctl run --help")
     if asked.command == "build" and not (asked.dry_run or asked.bundle):
         raise ConfigError("build needs a BUNDLE, or --dry-run")
     if asked.command == "prune" and asked.keep < 1:
@@ -171,7 +183,7 @@ def do(config: Config, asked: argparse.Namespace) -> None:
             if switch.finish(config):
                 print(f"{slots.live_slot(config)} has the traffic, after an interrupted switch")
         case "follow":
-            for unit in followers.follow(config, wait=not asked.no_block):
+            for unit in followers.follow(config, asked.rollback):
                 print(f"restarted {unit}")
         case "prune":
             for release in releases.prune(config, asked.keep):
@@ -186,15 +198,17 @@ def do(config: Config, asked: argparse.Namespace) -> None:
         case "run":
             run.run(config, asked.program, asked.slot, asked.direct)
         case "manage":
-            run.run(config, [*config.manage, *asked.program])
+            # after `--` all options are Django's, as --version
+            words = asked.program[1:] if asked.program[:1] == ["--"] else asked.program
+            run.run(config, [*config.manage, *words])
 
 
 def build(config: Config, asked: argparse.Namespace) -> None:
     wanted = Build(config, asked.release)
     if not wanted.is_needed():
         return
-    wanted.check_space(asked.free_mb)
     if asked.dry_run:
+        wanted.check_space(asked.free_mb)
         print(f"{asked.release} has to be built")
     else:
         wanted.build(asked.bundle)

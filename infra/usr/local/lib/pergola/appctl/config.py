@@ -31,6 +31,7 @@ class Config:
     host_name: str  # as a client asks for the health path
     health_path: str
     manage: tuple[str, ...]  # what runs a management command
+    python_index: str  # the address of a package index, also with a password; empty: uv's default
 
     @property
     def live(self) -> Path:
@@ -63,10 +64,9 @@ def load(path: Path = PATH) -> Config:
     if not isinstance(found, dict):
         raise ConfigError(f"{path} holds no object: make converge writes it again")
     wanted = typing.get_type_hints(Config)
-    if different := sorted(wanted.keys() ^ found.keys()):
-        raise ConfigError(
-            f"{path} is from another version of Pergola (it differs in {', '.join(different)}): make converge"
-        )
+    # more than these is accepted: a later version of Pergola may have written the file and been cut off
+    if missing := sorted(wanted.keys() - found.keys()):
+        raise ConfigError(f"{path} has no {', '.join(missing)}: make converge writes it again")
     return Config(**{name: convert(path, name, found[name], kind) for name, kind in wanted.items()})
 
 

@@ -19,11 +19,14 @@ def outdated(config: Config) -> list[str]:
     return [unit for unit, pid in properties(config.followers, "MainPID").items() if not runs_live(pid)]
 
 
-def follow(config: Config, wait: bool = True) -> list[str]:
-    """Restart what does not run the live release, and start the timers; return what was restarted."""
+def follow(config: Config, rollback: bool = False) -> list[str]:
+    """Restart what does not run the live release, and start the timers; return what was restarted.
+
+    `rollback`: do not wait for jobs that run, and leave the timers as they are.
+    """
     units = outdated(config)
     if units:
-        systemctl("restart", *([] if wait else ["--no-block"]), *units)
-    if config.timers:
+        systemctl("restart", *(["--no-block"] if rollback else []), *units)
+    if config.timers and not rollback:
         systemctl("start", *(f"app-{name}.timer" for name in config.timers))
     return units

@@ -1,4 +1,8 @@
-"""The lock that lets one deploy, rollback or restart of the application run at a time."""
+"""Two locks of a host: one deploy, rollback or restart of the application runs at a time, and one change.
+
+The first is held during a whole deploy, which is many commands. The second is held by each command that changes
+something: where the connection of a deploy broke, its last command still runs, and the next deploy waits for it.
+"""
 
 import fcntl
 import select
@@ -7,11 +11,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TextIO
 
 from .config import Config
 from .system import CommandError
 
+CHANGE = 600  # seconds to wait for another command; uv gives up on a network much earlier
 LEASE = 60  # seconds without a line on standard input after which the lock is released
 
 
@@ -20,9 +26,21 @@ class LockedError(CommandError):
 
 
 @contextmanager
-def locked(config: Config, who: str, wait: float) -> Iterator[None]:
+def one_change(config: Config, who: str) -> Iterator[None]:
+    """LockedError: another command does not end."""
+    with locked(config.runtime_directory / "change.lock", who, CHANGE):
+        yield
+
+
+@contextmanager
+def one_deploy(config: Config, who: str, wait: float) -> Iterator[None]:
     """LockedError: it is not free within `wait` seconds."""
-    path = config.runtime_directory / "deploy.lock"
+    with locked(config.runtime_directory / "deploy.lock", who, wait):
+        yield
+
+
+@contextmanager
+def locked(path: Path, who: str, wait: float) -> Iterator[None]:
     with path.open("a+") as file:
         take(file, wait)
         file.truncate(0)
@@ -49,7 +67,7 @@ def hold(config: Config, who: str) -> None:
 
     So the lock is free again if the deploy is killed, or its machine or connection is gone.
     """
-    with locked(config, who, wait=3):
+    with one_deploy(config, who, wait=3):
         print("held", flush=True)
         while select.select([sys.stdin], [], [], LEASE)[0] and sys.stdin.readline():
             pass

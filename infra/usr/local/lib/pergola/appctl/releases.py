@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from .config import Config
 from .slots import live_slot, release_in
+from .system import sync
 
 
 @dataclass
@@ -38,7 +39,7 @@ class Switch:
 
 def history(config: Config) -> list[Switch]:
     try:
-        lines = [line.split() for line in (config.home / "history").read_text().splitlines()]
+        lines = [line.split() for line in (config.home / "history").read_text(errors="replace").splitlines()]
     except FileNotFoundError:
         return []
     # a full disk may have cut a line
@@ -49,10 +50,11 @@ def record(config: Config, kind: str, release: str) -> None:
     """Append a switch to the history; a full disk must not keep the traffic where it is."""
     path = config.home / "history"
     try:
-        text = path.read_text() if path.exists() else ""
+        text = path.read_text(errors="replace") if path.exists() else ""
         whole = "" if text.endswith("\n") or not text else "\n"  # ends what a full disk cut off
         with path.open("a") as file:
             file.write(f"{whole}{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {kind} {release}\n")
+        sync(path)
     except OSError:
         pass
 

@@ -1,7 +1,7 @@
 """Restart the live release, with its new environment, units or libraries. No request fails."""
 
 from .config import Config
-from .lock import LockedError, locked
+from .lock import LockedError, one_change, one_deploy
 from .signals import ending_by_exception
 from .slots import idle_slot, live_slot, prepare, release_in, start, stop
 from .switch import finish, switch
@@ -19,7 +19,7 @@ def restart(config: Config) -> None:
     live = live_slot(config)
     if live and succeeds("is-active", f"app-web@{live}.service"):
         try:
-            with locked(config, "appctl restart", wait=10):
+            with one_deploy(config, "appctl restart", wait=10), one_change(config, "appctl restart"):
                 in_the_other_slot(config)
         except LockedError as error:
             raise CommandError(f"a deploy runs: {error}. Run appctl restart after it") from None

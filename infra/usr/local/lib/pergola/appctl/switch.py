@@ -1,6 +1,5 @@
 """Move the traffic from one slot to the other: web and WebSockets at once, by one rename."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ from .config import Config
 from .releases import record
 from .signals import ending_by_exception
 from .slots import live_slot, release_in
-from .system import CommandError, point, systemctl, target
+from .system import CommandError, point, sync, systemctl, target
 from .verify import verify
 
 
@@ -19,10 +18,10 @@ def switch(config: Config, slot: str, kind: str, ready: float = 30) -> None:
     the old slot again.
     """
     old = live_slot(config)
-    move(config, slot, kind)
     try:
+        move(config, slot, kind)
         verify(config, "live", ready)
-    except CommandError as failed:
+    except (CommandError, OSError) as failed:
         if not old:
             raise
         move(config, old, "rollback")
@@ -33,8 +32,8 @@ def move(config: Config, slot: str, kind: str) -> None:
     with ending_by_exception(), jobs_held_back(config if kind == "deploy" else None):
         # the record is first: if this is interrupted, the machine starts with the slot that was verified
         point(config.live, f"slots/{slot}")
+        sync(config.live.parent)
         record(config, kind, release_in(config, slot))
-        os.sync()
         finish(config)
 
 

@@ -47,6 +47,15 @@ def point(link: Path, target: str) -> None:
     new.replace(link)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, survive a power cut."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def target(link: Path) -> str:
     """The name that a link leads to; empty if there is no link."""
     try:
@@ -59,6 +68,5 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
     new = path.with_name(f"{path.name}.new")
     new.write_text(text)
     new.chmod(mode)
-    with new.open() as written:
-        os.fsync(written.fileno())
+    sync(new)
     new.replace(path)

@@ -82,8 +82,8 @@ def start_and_verify(config: Config, slot: str, ready: float, steady: float) -> 
     CommandError: as verify(), with the last lines of its journal.
     """
     began = time.time()
-    start(config, slot)
     try:
+        start(config, slot)
         verify(config, slot, ready, steady)
     except CommandError as error:
         raise CommandError(f"{error}\nThe journal's last lines:\n{last_lines(slot, began)}") from None
