@@ -2,7 +2,6 @@
 
 from pathlib import Path, PurePosixPath
 
-
 KINDS = {".conf", ".j2", ".py"}  # of a directory; others are what editors and Python leave there
 
 

@@ -4,9 +4,9 @@
 ``wanted`` is the path of a JSON file: {"files": [{"dest", "content", "owner", "group", "mode", "secret",
 "validate"}], "absent": [path], "watch": [path], "name", "applied", "states"}.
 
-In the directory ``states``, NAME has the digest of each file as it was applied last, and NAME.wanted as it shall
-be applied. NAME is removed before the first change, so that a run which is cut off leaves a state that is not
-applied. An empty NAME is from Pergola 0.7: the files that are not newer than it were applied.
+In the directory ``states``, NAME has the digest of each file as it was applied last, and NAME.wanted as it
+shall be applied. NAME is removed before the first change, so that a run which is cut off leaves a state that
+is not applied. An empty NAME is from Pergola 0.7: files that are not newer than it were applied.
 """
 
 import grp
@@ -65,7 +65,8 @@ def install(module, file):
 
 
 def digests(paths):
-    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths if Path(path).is_file()}
+    files = [path for path in paths if Path(path).is_file()]
+    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in files}
 
 
 def is_applied(record, paths):

@@ -139,9 +139,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def changing(config: Config, asked: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
-    if asked.command in CHANGES and not getattr(asked, "dry_run", False) and getattr(asked, "verb", "") != "list":
-        return one_change(config, f"appctl {asked.command}")
-    return contextlib.nullcontext()
+    reads = getattr(asked, "dry_run", False) or getattr(asked, "verb", "") == "list"
+    if reads or asked.command not in CHANGES:
+        return contextlib.nullcontext()
+    return one_change(config, f"appctl {asked.command}")
 
 
 def check(config: Config, asked: argparse.Namespace) -> None:

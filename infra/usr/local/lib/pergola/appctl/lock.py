@@ -1,7 +1,8 @@
 """Two locks of a host: one deploy, rollback or restart of the application runs at a time, and one change.
 
-The first is held during a whole deploy, which is many commands. The second is held by each command that changes
-something: where the connection of a deploy broke, its last command still runs, and the next deploy waits for it.
+The first is held during a whole deploy, which is many commands. The second is held by each command that
+changes something: where the connection of a deploy broke, its last command still runs, and the next deploy
+waits for it.
 """
 
 import fcntl
