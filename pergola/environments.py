@@ -9,7 +9,8 @@ import yaml
 
 from pergola.paths import INVENTORIES
 
-GROUPS = ("edge", "web", "worker", "database", "redis", "monitoring", "backup")
+REQUIRED = ("edge", "web", "worker", "database", "redis")  # each needs a host (roles/preflight)
+GROUPS = (*REQUIRED, "monitoring", "backup")
 NAME = re.compile(rf"(?!(?:all|ungrouped|machines|{'|'.join(GROUPS)})$)[a-z][a-z0-9_]*")
 NAME_FORM = "a name of lower case letters, digits and _, which is no group's name"
 

@@ -3,6 +3,7 @@ import logging
 import re
 
 import pytest
+from asgi_scope import http_scope
 from asgiref.sync import SyncToAsync
 from core.middleware import RequestIDFilter, request_id
 from django.core.asgi import get_asgi_application
@@ -159,14 +160,6 @@ def hops(settings, monkeypatch):
 
     async def count(*middleware):
         settings.MIDDLEWARE = middleware
-        scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "GET",
-            "path": "/plain",
-            "query_string": b"",
-            "headers": [(b"host", b"localhost")],
-        }
         sent = []
         messages = asyncio.Queue()
         messages.put_nowait({"type": "http.request", "body": b"", "more_body": False})
@@ -176,7 +169,7 @@ def hops(settings, monkeypatch):
 
         application = get_asgi_application()
         counted.clear()
-        await application(scope, messages.get, send)
+        await application(http_scope("/plain"), messages.get, send)
         assert sent[0]["status"] == 200
         return len(counted)
 

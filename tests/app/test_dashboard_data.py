@@ -8,6 +8,7 @@ import demo
 import httpx
 import pytest
 from app.servers import ROOT, serving
+from asgi_scope import http_scope
 from asgiref.sync import async_to_sync
 from dashboard import clients
 from dashboard.calls import Call, together
@@ -157,14 +158,7 @@ async def test_when_the_client_goes_the_calls_that_run_are_dropped(path, query, 
     async def send(message):
         pytest.fail(f"nobody is there to read {message}")
 
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": "GET",
-        "path": f"/dashboard/{path}",
-        "query_string": f"delay=5&timeout=10&{query}".encode(),
-        "headers": [(b"host", b"localhost")],
-    }
+    scope = http_scope(f"/dashboard/{path}", f"delay=5&timeout=10&{query}")
     request = asyncio.create_task(get_asgi_application()(scope, receive, send))
     await upstreams_say(lambda calls: calls["open"] == count)
     gone.set()

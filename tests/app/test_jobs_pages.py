@@ -4,6 +4,7 @@ import re
 import uuid
 
 import pytest
+from asgi_scope import http_scope
 from config.asgi import application
 from config.celery import app
 from django.core.signing import get_cookie_signer
@@ -144,14 +145,8 @@ class Stream:
     def __init__(self, job, **headers):
         self.sent = asyncio.Queue()
         self.gone = asyncio.Event()
-        names = {"host": "testserver", "x-forwarded-proto": "https", "cookie": f"jobs={cookie()}"} | headers
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": f"/jobs/{job.pk}/events",
-            "query_string": b"",
-            "headers": [(name.encode(), value.encode()) for name, value in names.items()],
-        }
+        headers = {"host": "testserver", "x_forwarded_proto": "https", "cookie": f"jobs={cookie()}"} | headers
+        scope = http_scope(f"/jobs/{job.pk}/events", **headers)
         self.asked = False
         self.task = asyncio.create_task(application(scope, self.receive, self.sent.put))
 
@@ -201,7 +196,7 @@ async def test_a_stream_tells_what_changes_until_the_end(job):
 @pytest.mark.parametrize(("seen", "told"), [("0", [3]), ("2", [3])])
 async def test_who_comes_back_gets_what_was_missed(job, seen, told):
     await Job.objects.aupdate(status="done", version=3)
-    watcher = Stream(job, **{"last-event-id": seen})
+    watcher = Stream(job, last_event_id=seen)
     assert [state["version"] for state in states(await watcher.rest())] == told
     await watcher.leave()
 
@@ -209,7 +204,7 @@ async def test_who_comes_back_gets_what_was_missed(job, seen, told):
 @pytest.mark.parametrize(("seen", "status"), [("3", 204), ("-1", 400), ("x", 400), ("1" * 10, 400)])
 async def test_who_has_seen_the_end_need_not_come_again(job, seen, status):
     await Job.objects.aupdate(status="done", version=3)
-    watcher = Stream(job, **{"last-event-id": seen})
+    watcher = Stream(job, last_event_id=seen)
     assert (await watcher.read())["status"] == status
     await watcher.leave()
 

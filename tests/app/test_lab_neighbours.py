@@ -7,6 +7,7 @@ import demo
 import httpx
 import pytest
 from app.servers import ROOT, gunicorn, serving
+from asgi_scope import http_scope
 from django.core.asgi import get_asgi_application
 from django.core.cache import cache
 from django.core.wsgi import get_wsgi_application
@@ -126,14 +127,7 @@ async def test_when_the_visitor_goes_the_sleepers_are_sent_home_and_the_turn_is_
     async def send(message):
         pytest.fail(f"nobody is there to read {message}")
 
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": "GET",
-        "path": "/lab/neighbours/data",
-        "query_string": b"kind=async&sleepers=50",
-        "headers": [(b"host", b"localhost")],
-    }
+    scope = http_scope("/lab/neighbours/data", "kind=async&sleepers=50")
 
     def asleep():
         return int(re.search(rb'"asleep": (\d+)', asgi_service.get("/fast/async/", host="lab"))[1])

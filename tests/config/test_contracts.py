@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from house import ANSIBLE, INFRA, ROLES, ROOT, SERVER_FILES, TEMPLATES, options, read_yaml
 
+from pergola.environments import REQUIRED
+
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_spec_states_no_default(role):
@@ -174,3 +176,9 @@ def test_both_readmes_show_the_same_commands():
         ]
 
     assert commands("README.md") == commands("README.ko.md")
+
+
+def test_preflight_and_new_env_agree_on_the_groups():
+    tasks = read_yaml(ANSIBLE / "roles/preflight/tasks/settings.yml")
+    (loop,) = [task["loop"] for task in tasks if task["name"] == "Check that each group has a host"]
+    assert loop == [*REQUIRED]

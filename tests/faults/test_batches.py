@@ -10,10 +10,11 @@ import shutil
 import pytest
 from machines.environment import ANSIBLE, ROOT, Environment
 
+from pergola.environments import GROUPS
+
 pytestmark = pytest.mark.full  # two machines of its own
 
 HOSTS = ("one", "two")
-GROUPS = ("local", "edge", "web", "worker", "database", "redis", "monitoring", "backup")
 
 
 class Pair(Environment):
@@ -22,7 +23,7 @@ class Pair(Environment):
         inventory.mkdir()
         (inventory / "addresses.py").symlink_to(ANSIBLE / "inventory/local/addresses.py")
         (inventory / "group_vars").symlink_to(ANSIBLE / "inventory/local/group_vars")
-        groups = {group: {"hosts": dict.fromkeys(HOSTS)} for group in GROUPS}
+        groups = {group: {"hosts": dict.fromkeys(HOSTS)} for group in ("local", *GROUPS)}
         (inventory / "hosts.yml").write_text(json.dumps(groups))
         super().__init__(folder / "states", inventory)
         self.source = folder / "source"

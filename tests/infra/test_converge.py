@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from infra.tools import changed, inventory_of, main_process, play, read_secrets, secret_lines
 
+from pergola.environments import REQUIRED
+
 pytestmark = pytest.mark.disruptive
 
 
@@ -133,10 +135,7 @@ def test_a_host_that_does_not_answer_is_refused(tmp_path):
     """In a bounded time, and with the two users that were tried."""
     inventory = tmp_path / "nowhere"
     inventory.mkdir()
-    groups = "".join(
-        f"{name}:\n  hosts:\n    web1:\n"
-        for name in ("nowhere", "edge", "web", "worker", "database", "redis")
-    )
+    groups = "".join(f"{name}:\n  hosts:\n    web1:\n" for name in ("nowhere", *REQUIRED))
     (inventory / "hosts.yml").write_text(groups)
     (inventory / "group_vars").mkdir()
     (inventory / "group_vars/nowhere.yml").write_text(

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import yaml
 
+from pergola.environments import REQUIRED
+
 ROOT = Path(__file__).parents[2]
 ANSIBLE = ROOT / "infra/ansible"
 STATES = Path(os.environ.get("PERGOLA_STATE") or ROOT / ".pergola").absolute()
 IMAGES = Path(os.environ.get("PERGOLA_IMAGES") or STATES / "images").absolute()
-GROUPS = ("server", "edge", "web", "worker", "database", "redis")
 
 
 class Environment:
@@ -106,7 +107,7 @@ class Server(Environment):
         self.vault = folder / "vault-password"
         self.vault.write_text("correct horse battery staple\n")
         (self.inventory / "group_vars").mkdir(parents=True)
-        hosts = {name: {"hosts": {"one": {}}} for name in GROUPS}
+        hosts = {name: {"hosts": {"one": {}}} for name in ("server", *REQUIRED)}
         hosts["server"]["hosts"]["one"] = {"ansible_host": self.address}
         (self.inventory / "hosts.yml").write_text(yaml.safe_dump(hosts))
 

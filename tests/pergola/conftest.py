@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-GROUPS = ("edge", "web", "worker", "database", "redis")
+from pergola.environments import REQUIRED
 
 
 class Inventory:
@@ -11,7 +11,7 @@ class Inventory:
         self.folder = folder / "servers"
         (self.folder / "group_vars").mkdir(parents=True)
         groups = {"servers": {"hosts": {"one": {"ansible_host": "198.18.0.1"}}}}
-        groups |= {name: {"hosts": {"one": None}} for name in GROUPS}
+        groups |= {name: {"hosts": {"one": None}} for name in REQUIRED}
         (self.folder / "hosts.yml").write_text(yaml.safe_dump(groups))
 
     def settings(self, values):
