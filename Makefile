@@ -130,10 +130,11 @@ psql: environment ## open the application's database
 lint: .venv/ready ## ruff, mypy, ansible-lint, yamllint, shellcheck
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy pergola infra/usr/local/lib/pergola/appctl
+	@$(BIN)/mypy pergola infra/usr/local/lib/pergola/appctl infra/usr/local/sbin/restart-outdated
 	@$(BIN)/yamllint --strict .
 	@PATH=$(CURDIR)/$(BIN):$$PATH ansible-lint --offline -q
-	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate | xargs -0 $(BIN)/shellcheck
+	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate infra/usr/local/bin \
+		infra/usr/sbin/policy-rc.d infra/usr/local/sbin/pgbouncer-switch | xargs -0 $(BIN)/shellcheck
 
 # more processes than two cores, as many of its tests wait
 test-app: .venv/ready ## the sample application and the runtime's servers, no service needed
