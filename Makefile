@@ -118,7 +118,7 @@ manage: environment ## run a management command: CMD="createsuperuser"
 	@$(BIN)/pergola ssh $(ENV) web sudo app-manage $(CMD)
 
 seed-data: environment ## run the application's app_demo: data to look at, and accounts to look with
-	@[ -n "$$($(SETTING) app_demo)" ] || { echo "the application of ENV=$(ENV) has no app_demo (site.yml)" >&2; exit 1; }
+	@[ -n "$$($(SETTING) app_demo)" ] || { echo "the application of ENV=$(ENV) has no app_demo: set it in pergola.yml beside manage.py, or in the environment" >&2; exit 1; }
 	@$(DEMO)
 
 psql: environment ## open the application's database

@@ -136,8 +136,7 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_TIMEZONE = "UTC"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False  # the format below
 
-# Files with a hash in their names gather in STATIC_ROOT, so that a page of the last release still finds its
-# own. The list of names is the release's, and stays inside it.
+# The release's own directory. nginx serves those of all releases that a host keeps.
 STATIC_URL = "static/"
 STATIC_ROOT = BASE_DIR / read("STATIC_ROOT")
 MEDIA_URL = "media/"

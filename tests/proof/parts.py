@@ -258,7 +258,7 @@ FULL = (
         proves="monitoring agents; the rest with each HTTP server and Django; its unit tests on Django 6.1",
         group="soak",
         ci=False,
-        variables={"FULL": "1", "ARGS": "-k 'not test_threads'"},
+        variables={"FULL": "1", "ARGS": '-k "not test_threads"'},
     ),
     Part(
         "recovery",
