@@ -17,6 +17,8 @@ from typing import NamedTuple
 from pergola import requirements, sources
 from pergola.paths import ROOT
 
+KEPT = 5  # bundles in the cache
+
 
 class BundleError(Exception):
     """Its message is one line that names what to do."""
@@ -81,6 +83,8 @@ def make(source: Source, cache: Path, check_mode: bool = False) -> Bundle:
     if wheel:
         files[wheel.name] = wheel
     write(path, files, recipe)
+    for old in sorted(path.parent.glob("*.tar"), key=lambda one: one.stat().st_mtime)[:-KEPT]:
+        old.unlink(missing_ok=True)
     return Bundle(path, release, pinned.warning, changed=True)
 
 

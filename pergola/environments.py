@@ -20,9 +20,9 @@ def refuse(text: str) -> NoReturn:
 
 
 def new_folder(name: str) -> Path:
-    """The folder of an environment that does not exist yet."""
+    """The folder of an environment that does not exist yet. It may hold secrets already."""
     folder = INVENTORIES / name
-    if folder.exists():
+    if (folder / "hosts.yml").exists():
         refuse(
             f"NAME={name}: infra/ansible/inventory/{name}/ is there already: edit it, or choose another name"
         )
@@ -31,9 +31,9 @@ def new_folder(name: str) -> Path:
 
 def write(folder: Path, hosts: str, settings: str) -> None:
     group_vars = folder / "group_vars"
-    group_vars.mkdir(parents=True)
-    (folder / "hosts.yml").write_text(hosts)
+    group_vars.mkdir(parents=True, exist_ok=True)
     (group_vars / f"{folder.name}.yml").write_text(settings)
+    (folder / "hosts.yml").write_text(hosts)  # last: with it the environment exists
 
 
 def in_all_groups(host: str) -> str:

@@ -48,10 +48,12 @@ def take(login: list[str], who: str, playbook: int) -> Lease:
         start_new_session=True,  # Ctrl-C ends the playbook; the lease ends because of that
     )
     assert held.stdout is not None  # noqa: S101 - it is a pipe
-    answer = held.stdout.readline().strip()
-    if answer != "held":
-        answer = f"{answer} {held.communicate()[0]}".strip().removeprefix("appctl lock: ")
-    return Lease(answer, held.pid)
+    said = []
+    for line in held.stdout:  # a host may print a banner first
+        said.append(line.strip())
+        if said[-1] == "held":
+            return Lease("held", held.pid)
+    return Lease(" ".join(said).removeprefix("appctl lock: "), held.pid)
 
 
 def hold(pid: int, command: list[str]) -> NoReturn:

@@ -51,6 +51,10 @@ class UnknownValueError(Exception):
     """A value that cannot be worked out, and why."""
 
 
+class LaterError(Exception):
+    """A template needs the secrets, which are loaded after the settings are checked."""
+
+
 def _is_network(text: str) -> bool:
     try:
         ipaddress.ip_network(text)
@@ -276,7 +280,7 @@ class Settings:
         """Return what is wrong with a host's variables, a line for each problem.
 
         given       {name: value}; a value may be a template
-        work_out    works out such a template, or raises UnknownValueError
+        work_out    works out such a template, or raises UnknownValueError or LaterError
         prefix      checks only names that begin with it
         place       the file in which an environment sets its values, for messages
         """
@@ -299,6 +303,8 @@ class Settings:
                 continue
             try:
                 value = work_out(given[name])
+            except LaterError:
+                continue
             except UnknownValueError as error:
                 problems.append(self._no_value(name, str(error), spec.effect))
             else:

@@ -144,22 +144,40 @@ def test_the_traffic_moves_with_a_record(live, kind):
 
 
 def test_the_traffic_goes_back_from_a_slot_that_does_not_answer(live):
+    live.answers(**{"show --property=MainPID*": (0, "0\n\n1\n\n0\n")})
     live.run("slot", "prepare", "green", "two")
-    with serving(live, "green", status=500):
+    with serving(live, "green", afterwards=500):
         done = live.run("switch", "green", "--ready", "0.3")
     assert done.returncode == 1
     assert done.stderr.endswith("the traffic is back on blue\n")
+    assert live.asked()[-1] == "restart --no-block app-worker.service app-beat.service app-upstreams.service"
     assert (link(live.home / "live"), link(live.directory / "run/live")) == ("slots/blue", "blue")
     kinds = [line.split()[1:] for line in (live.home / "history").read_text().splitlines()]
     assert kinds == [["deploy", "one"], ["deploy", "two"], ["rollback", "one"]]
 
 
-def test_celery_starts_again_if_the_switch_fails(live):
-    (live.directory / "run/live").unlink()
-    (live.directory / "run/live").mkdir()  # in the way of the rename
-    (live.directory / "run/live/x").touch()
-    assert live.run("switch", "green").returncode == 1
-    assert live.asked()[-1] == "start --no-block app-worker.service app-beat.service"
+def test_a_slot_that_does_not_answer_gets_no_traffic(live):
+    live.run("slot", "prepare", "green", "two")
+    before = len(live.asked())
+    with serving(live, "green", status=500):
+        assert live.run("switch", "green", "--ready", "0.3").returncode == 1
+    assert (link(live.home / "live"), link(live.directory / "run/live")) == ("slots/blue", "blue")
+    assert live.asked()[before:] == []
+
+
+def test_a_slot_without_a_release_gets_no_traffic(live):
+    live.write(serves_web=False)
+    assert "green has no complete release" in live.run("switch", "green").stderr
+    assert link(live.home / "live") == "slots/blue"
+
+
+def test_a_first_release_that_fails_at_the_switch_is_not_live(host):
+    host.release("one")
+    host.run("slot", "prepare", "blue", "one")
+    with serving(host, "blue", afterwards=500):
+        assert host.run("switch", "blue", "--ready", "0.3").returncode == 1
+    assert json.loads(host.run("slot", "list", "--json").stdout)["live"] == ""
+    assert not (host.directory / "run/live").is_symlink()
 
 
 def test_a_switch_that_was_cut_off_is_finished(live):
@@ -222,9 +240,12 @@ def test_a_rollback_leaves_timers_as_they_are(live):
 
 
 def test_a_link_that_cannot_be_moved_sends_the_traffic_back(live):
-    """Such as by a full or read-only file system."""
+    """Such as by a full or read-only file system. Celery, which stopped for the switch, starts again."""
+    live.answers(**{"show --property=MainPID*": (0, "0\n\n1\n\n0\n")})
+    live.run("slot", "prepare", "green", "two")
+    before = len(live.asked())
     (live.directory / "run/live.new").mkdir()
-    done = live.run("switch", "green")
-    assert done.returncode == 1
-    assert link(live.home / "live") == "slots/blue"
-    assert link(live.directory / "run/live") == "blue"
+    with serving(live, "green"):
+        assert live.run("switch", "green").returncode == 1
+    assert (link(live.home / "live"), link(live.directory / "run/live")) == ("slots/blue", "blue")
+    assert live.asked()[before + 1] == "start --no-block app-worker.service app-beat.service"

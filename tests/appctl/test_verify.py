@@ -1,6 +1,7 @@
 """A slot serves if its health path answers 200, its WebSocket sockets connect, and its processes stay."""
 
 import http.server
+import itertools
 import socket
 import socketserver
 import threading
@@ -10,11 +11,14 @@ import pytest
 
 
 @contextmanager
-def serving(host, slot="blue", status=200, websockets=2):
+def serving(host, slot="blue", status=200, websockets=2, afterwards=None):
+    """`afterwards`: the status of all answers but the first."""
+    answers = itertools.chain([status], itertools.repeat(afterwards or status))
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             body = b"all is well"
-            self.send_response(status if self.path == "/readyz" else 404)
+            self.send_response(next(answers) if self.path == "/readyz" else 404)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

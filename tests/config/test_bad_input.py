@@ -9,6 +9,8 @@ import pytest
 import yaml
 from house import ANSIBLE, ROOT, read_yaml
 
+from pergola.environments import REQUIRED
+
 KEYS = {"site_operator_keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIF operator"]}
 GOOD = KEYS | {"site_domain": "app.example.org"}
 UNREACHABLE = {"ansible_host": "198.18.0.1", "ansible_ssh_common_args": "-o ConnectTimeout=1"}
@@ -170,6 +172,33 @@ def web_hosts(**settings):
 
 def failed(done):
     return set(re.findall(r"^(?:failed|fatal): \[(\w+)\]", done.stdout, re.M))
+
+
+def test_the_environment_may_contain_secrets_that_are_there(playbook):
+    """Checked when they are loaded."""
+    hosts = {
+        name: UNREACHABLE
+        | GOOD
+        | {"app_env": {"STRIPE_KEY": f"{{{{ secrets_values.{key} }}}}"}, "kept": "sk_live_1"}
+        for name, key in (("one", "stripe_key"), ("two", "strip_key"))
+    }
+    groups = {name: {"hosts": dict.fromkeys(hosts)} for name in REQUIRED}
+    playbook.hosts(yaml.safe_dump(groups | {"servers": {"hosts": hosts}}))
+    tasks = [
+        {"check_settings": None},
+        {"ansible.builtin.set_fact": {"secrets_values": {"stripe_key": "{{ kept }}"}}},
+        {"check_settings": {"prefix": "app_env"}},
+    ]
+    folder = playbook.folder.parent
+    for name in ("roles", "group_vars"):
+        (folder / name).symlink_to(ANSIBLE / name)
+    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
+    (folder / "checks.yml").write_text(yaml.safe_dump([play]))
+    done = playbook.run(folder / "checks.yml", ANSIBLE_CALLBACK_RESULT_FORMAT="json")
+    assert re.search(r"^one .* ok=3 .* failed=0", done.stdout, re.M), done.stdout
+    assert re.search(r"^two .* ok=2 .* failed=1", done.stdout, re.M), done.stdout
+    assert "app_env cannot be worked out (" in done.stdout
+    assert "sk_live_1" not in done.stdout
 
 
 def test_files_on_one_of_several_web_hosts_are_refused(playbook):

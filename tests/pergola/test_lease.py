@@ -63,6 +63,11 @@ def test_a_lock_that_is_taken_is_held_until_the_playbook_has_ended(process, logi
     assert not lease.alive(holder)
 
 
+def test_a_hosts_banner_is_no_answer(process, login):
+    host = login("echo Authorized use only >&2; echo; echo held; while read -r line; do :; done")
+    assert lease.take(host, "deploy by kim@desk", process.pid).answer == "held"
+
+
 @pytest.mark.parametrize(
     ("script", "answer"),
     [

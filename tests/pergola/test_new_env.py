@@ -62,6 +62,14 @@ def test_a_new_environment_is_ready_to_converge_and_never_replaced(new_environme
     assert (new_environment.folder / "hosts.yml").read_text() == before
 
 
+def test_secrets_may_be_there_before_the_environment(new_environment):
+    secrets = new_environment.folder / "secrets/secrets.yml"
+    secrets.parent.mkdir(parents=True)
+    secrets.write_text("stripe_key: one\n")
+    assert new_environment().returncode == 0
+    assert secrets.read_text() == "stripe_key: one\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "lines"),
     [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ansible.plugins.action import ActionBase
 
-from pergola.settings import Settings, UnknownValueError
+from pergola.settings import LaterError, Settings, UnknownValueError
 
 # Facts are gathered after this check. These numbers stand in for them in formulas.
 FACTS = {"memtotal_mb": 4096, "processor_nproc": 4}
@@ -40,6 +40,8 @@ class ActionModule(ActionBase):
         return result
 
     def _work_out(self, raw):
+        if "secrets_values" not in self._templar.available_variables and "secrets_values" in repr(raw):
+            raise LaterError
         try:
             return self._templar.template(raw)
         except Exception as error:

@@ -91,6 +91,7 @@ def difference(file):
 
 
 def main():
+    os.umask(0o022)  # of the directories that it makes
     module = AnsibleModule({"wanted": {"type": "path", "required": True}}, supports_check_mode=True)
     wanted = json.loads(Path(module.params["wanted"]).read_text())
     record = Path(wanted["states"], wanted["name"])

@@ -9,6 +9,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tarfile
@@ -21,6 +22,7 @@ from .system import CommandError, run, write_atomically
 
 FILES = 20_000  # that a release may have; ext4 has a fixed number of inodes
 FIRST_MB = 300  # space for a host's first release; later ones are estimated from the live release
+NETWORK = re.compile(r"(?i).*_proxy$|SSL_CERT_|UV_")  # variables of the host that a build gets
 FULL_MB = 100  # below this, a failed build also clears the package cache
 
 
@@ -39,10 +41,10 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        found = json.loads(path.read_text())
         try:
+            found = json.loads(path.read_text())
             return cls(**{one.name: convert(path, one.name, found[one.name], one.type) for one in FIELDS})
-        except (KeyError, ConfigError) as error:
+        except (KeyError, ValueError, ConfigError) as error:
             raise CommandError(
                 f"{path.name} is from another version of Pergola ({error}): make converge"
             ) from None
@@ -92,6 +94,7 @@ class Build:
         shutil.rmtree(self.directory, ignore_errors=True)
         try:
             self.unpack(bundle)
+            bundle.unlink()  # now, as packages may need its space
             recipe = Recipe.read(self.directory / "build.json")
             self.install(recipe)
             if recipe.static:
@@ -107,6 +110,8 @@ class Build:
         except (CommandError, OSError, tarfile.TarError) as error:
             self.remove()
             raise CommandError(str(error)) from None
+        finally:
+            bundle.unlink(missing_ok=True)
 
     def remove(self) -> None:
         if shutil.disk_usage(self.config.package_cache).free < FULL_MB * 2**20:
@@ -120,7 +125,6 @@ class Build:
             path.chmod(0o750)  # whatever the umask is
         with tarfile.open(bundle) as archive:
             archive.extractall(self.directory, filter="data")
-        bundle.unlink()
         self.chown(*self.owner)
         self.as_user(
             "tar", "--extract", "--gunzip", "--file=source.tar.gz", "--directory=source", "--no-same-owner"
@@ -134,7 +138,7 @@ class Build:
     def as_user(self, *arguments: str | Path, **environment: str) -> None:
         """Run a program in the release's directory at low CPU priority. CommandError: its message."""
         known = {"PATH": os.environ["PATH"], "HOME": str(self.config.package_cache), "LANG": "C.UTF-8"}
-        known |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+        known |= {name: value for name, value in os.environ.items() if NETWORK.match(name)}
         identity = {"user": self.config.user, "group": self.config.group, "extra_groups": []}
         done = subprocess.run(
             ["nice", "--adjustment=10", *map(str, arguments)],

@@ -15,11 +15,8 @@ from pathlib import Path
 from . import followers, lock, maintenance, releases, restart, run, slots, status, switch, verify
 from .build import Build
 from .config import PATH, Config, ConfigError, load
-from .lock import one_change
+from .lock import only_one
 from .system import CommandError
-
-# commands that change something run one at a time; `restart` takes the lock itself, after that of deploys
-CHANGES = ("build", "slot", "switch", "follow", "prune")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,8 +24,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--config", type=Path, default=PATH, help=argparse.SUPPRESS)  # for tests
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text)
+    def command(name: str, text: str, lock: str = "") -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(lock=lock)
+        return added
 
     one = command("status", "the live release, which of its units run, and which units failed")
     one.add_argument("--json", action="store_true", help="as JSON")
@@ -36,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     one = command("releases", "the releases on this host, oldest deploy first")
     one.add_argument("--json", action="store_true", help="as JSON")
 
-    one = command("build", "build a release, unless it is here")
+    one = command("build", "build a release, unless it is here", lock="build")
     one.add_argument("release", metavar="RELEASE")
     one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="what the control machine packed")
     one.add_argument(
@@ -49,15 +48,14 @@ def parser() -> argparse.ArgumentParser:
     one = command("slot", "prepare, start or stop the web and WebSocket processes of a slot")
     verbs = one.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    def verb(name: str, text: str, slot: bool = True) -> argparse.ArgumentParser:
+    def verb(name: str, text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text)
-        if slot:
-            added.add_argument("slot", metavar="SLOT")
+        added.set_defaults(lock="change")
+        added.add_argument("slot", metavar="SLOT")
         return added
 
-    verb("list", "the live and the idle slot, and their releases", slot=False).add_argument(
-        "--json", action="store_true", help="as JSON"
-    )
+    listing = verbs.add_parser("list", help="the live and the idle slot, and their releases")
+    listing.add_argument("--json", action="store_true", help="as JSON")
     verb("prepare", "stop what an idle slot runs, and point it at a release").add_argument(
         "release", metavar="RELEASE"
     )
@@ -72,20 +70,20 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("slot", metavar="SLOT")
     with_times(one, ready=30, steady=0)
 
-    one = command("switch", "send all traffic to a slot; without SLOT, finish an interrupted switch")
+    text = "send all traffic to a slot; without SLOT, finish an interrupted switch"
+    one = command("switch", text, lock="change")
     one.add_argument("slot", nargs="?", default="", metavar="SLOT")
     with_times(one, ready=30)
     one.add_argument("--rollback", dest="kind", action="store_const", const="rollback", default="deploy",
                      help="to an older release, without stopping Celery first")  # fmt: skip
 
-    one = command(
-        "follow", "restart Celery and other processes that do not run the live release; start timers"
-    )
+    text = "restart Celery and other processes that do not run the live release; start timers"
+    one = command("follow", text, lock="change")
     one.add_argument(
         "--rollback", action="store_true", help="do not wait for their jobs, and leave timers as they are"
     )
 
-    one = command("prune", "remove old releases, except those in slots")
+    one = command("prune", "remove old releases, except those in slots", lock="change")
     one.add_argument("keep", type=int, metavar="N", help="how many to keep, by their last deploy")
 
     command("restart", "restart the live release in the other slot, so that no request fails or waits")
@@ -130,19 +128,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"appctl: {error}", file=sys.stderr)
         return 2
     try:
-        with changing(config, asked):
+        with contextlib.ExitStack() as stack:
+            if asked.lock:
+                stack.enter_context(only_one(asked.lock, config, f"appctl {asked.command}"))
             do(config, asked)
     except (CommandError, OSError) as error:
         print(f"appctl {asked.command}: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def changing(config: Config, asked: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
-    reads = getattr(asked, "dry_run", False) or getattr(asked, "verb", "") == "list"
-    if reads or asked.command not in CHANGES:
-        return contextlib.nullcontext()
-    return one_change(config, f"appctl {asked.command}")
 
 
 def check(config: Config, asked: argparse.Namespace) -> None:
@@ -190,7 +183,8 @@ def do(config: Config, asked: argparse.Namespace) -> None:
             for release in releases.prune(config, asked.keep):
                 print(f"removed {release}")
         case "restart":
-            restart.restart(config)
+            if live := restart.restart(config):
+                print(f"{live} has the traffic")
         case "disconnect":
             for unit in maintenance.disconnect(config):
                 print(f"restarted {unit}")
@@ -228,7 +222,8 @@ def slot(config: Config, asked: argparse.Namespace) -> None:
             print(f"{asked.slot} has release {asked.release}")
         case "start":
             handler = verify.start_and_verify(config, asked.slot, asked.ready, asked.steady)
-            print("\n".join(filter(None, [f"started {asked.slot}", handler])))
+            if config.serves_web:
+                print("\n".join(filter(None, [f"started {asked.slot}", handler])))
         case "stop":
             name = slots.idle_slot(config) if asked.slot == "idle" else asked.slot
             if slots.stop(config, name, wait=not asked.no_block):

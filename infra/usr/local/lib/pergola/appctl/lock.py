@@ -1,8 +1,8 @@
-"""Two locks of a host: one deploy, rollback or restart of the application runs at a time, and one change.
+"""Three locks of a host: one deploy (or rollback, or restart) at a time, one change, and one build.
 
-The first is held during a whole deploy, which is many commands. The second is held by each command that
+The first is held during a whole deploy, which is many commands. The others are held by each command that
 changes something: where the connection of a deploy broke, its last command still runs, and the next deploy
-waits for it.
+waits for it. A build has a lock of its own, as a rollback has no need to wait for one.
 """
 
 import fcntl
@@ -27,9 +27,9 @@ class LockedError(CommandError):
 
 
 @contextmanager
-def one_change(config: Config, who: str) -> Iterator[None]:
-    """LockedError: another command does not end."""
-    with locked(config.runtime_directory / "change.lock", who, CHANGE):
+def only_one(kind: str, config: Config, who: str) -> Iterator[None]:
+    """`kind`: change or build. LockedError: another command does not end."""
+    with locked(config.runtime_directory / f"{kind}.lock", who, CHANGE):
         yield
 
 

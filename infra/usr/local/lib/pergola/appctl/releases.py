@@ -1,5 +1,6 @@
 """The releases that a host holds, and the order in which they were deployed."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -68,8 +69,9 @@ def releases(config: Config) -> list[Release]:
     deployed = {one.release: number for number, one in enumerate(switches) if one.kind == "deploy"}
     found = []
     for path in (config.home / "releases").glob("*/release.json"):
-        facts = json.loads(path.read_text())
-        found.append(Release(facts["id"], facts["revision"], facts["built"]))
+        with contextlib.suppress(ValueError, KeyError):  # damaged: like one that was not completed
+            facts = json.loads(path.read_text())
+            found.append(Release(facts["id"], facts["revision"], facts["built"]))
     found.sort(key=lambda one: (deployed.get(one.id, -1), one.built))
     # what had the traffic before the live one was deployed, whichever way it got it
     held = {one.id for one in found}

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .config import Config
+from .followers import follow
 from .releases import record
 from .signals import ending_by_exception
 from .slots import live_slot, release_in
@@ -14,17 +15,23 @@ from .verify import verify
 def switch(config: Config, slot: str, kind: str, ready: float = 30) -> None:
     """Send all traffic to a slot. `kind`: deploy, rollback (to an older release) or restart.
 
-    CommandError: the slot does not answer within `ready` seconds where nginx finds it. Then the traffic is on
-    the old slot again.
+    CommandError: the slot has no release, or does not answer within `ready` seconds, also where nginx looks.
+    Then the old slot has the traffic.
     """
+    if not (config.home / "slots" / slot / "release.json").exists():
+        raise CommandError(f"{slot} has no complete release")
     old = live_slot(config)
+    verify(config, slot, ready)
     try:
         move(config, slot, kind)
         verify(config, "live", ready)
     except (CommandError, OSError) as failed:
         if not old:
+            for link in (config.live, config.runtime_directory / "live"):
+                link.unlink(missing_ok=True)
             raise
         move(config, old, "rollback")
+        follow(config, rollback=True)  # Celery has started with the release that failed
         raise CommandError(f"{failed}; the traffic is back on {old}") from None
 
 

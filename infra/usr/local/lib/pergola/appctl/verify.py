@@ -1,5 +1,6 @@
 """Check that a slot serves: its health path answers 200, and each WebSocket process takes connections."""
 
+import contextlib
 import http.client
 import socket
 import time
@@ -72,7 +73,8 @@ def processes(config: Config, slot: str) -> dict[str, set[str]]:
     web = services[0]
     (main,) = found[web]
     for children in Path(f"/proc/{main}/task").glob("*/children"):
-        found[web].update(children.read_text().split())
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            found[web].update(children.read_text().split())
     return found
 
 
