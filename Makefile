@@ -1,6 +1,6 @@
 # Each target is one plain command that can be typed without make.
-#   ENV=    the environment: a folder of infra/ansible/inventory/ (local unless said)
-#   HOST=   one host of it, for ssh, logs and status (the first unless said)
+#   ENV=    the environment: a folder of infra/ansible/inventory/ (default: local)
+#   HOST=   one host of it, for ssh, logs and status (default: the first)
 #   ARGS=   passed on to Ansible or pytest: ARGS="--limit web --check --diff"
 
 ENV ?= local
@@ -10,18 +10,18 @@ PLAYBOOK = $(BIN)/ansible-playbook -i infra/ansible/inventory/$(ENV)
 SETTING = $(BIN)/pergola settings $(ENV)
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" UV_SYSTEM_CERTS=true $(BIN)/uv pip compile --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url -q $(if $(UPGRADE),--upgrade)
-# through a shell there, so that the command's own quotes count, and none is no error
+# by a shell on the host, which interprets quotes and accepts an empty command
 DEMO = $(BIN)/pergola ssh $(ENV) web sudo app-run sh -c "$$($(SETTING) app_demo)"
-# runs parts of the tests side by side, and remembers what passed
+# runs parts of the tests in parallel, and records which passed
 PROOF = $(BIN)/python -m tests.proof
-# with it every start of Ansible or Django compiles all of its modules anew, three times as long
+# with it every start of Ansible or Django compiles all modules again and takes three times as long
 unexport PYTHONDONTWRITEBYTECODE
-# sudo asks for its password only where it wants one
+# asks for sudo's password only if sudo needs one
 BECOME = $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
 .PHONY: help
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^##@/ {printf "\n%s\n", substr($$0, 5)} \
 		/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\nENV=%s names the environment, ARGS="..." goes to Ansible or pytest.\n' "$(ENV)"
@@ -35,15 +35,15 @@ environment: .venv/ready
 
 ##@ The sample application alone
 .PHONY: dev
-dev: .venv/ready ## on SQLite, without any service, reloading itself (PORT=8000)
+dev: .venv/ready ## run it on SQLite, without any service; reloads on changes (PORT=8000)
 	@PORT=$(PORT) $(BIN)/python app/dev.py
 
 ##@ A production replica on this machine
 .PHONY: doctor up down
-doctor: environment ## what this machine can run, by make up and by each Vagrant provider, and what it lacks
+doctor: environment ## show what this machine can run, by make up and by each Vagrant provider, and what it lacks
 	@$(BIN)/pergola doctor $(ENV) $(ARGS)
 
-up: environment ## make machines, build them, bring the application out, print the URL
+up: environment ## make and build machines, deploy the application, print the URL
 	@$(PLAYBOOK) infra/ansible/up.yml $(BECOME) $(ARGS)
 	@$(PLAYBOOK) infra/ansible/site.yml infra/ansible/deploy.yml $(ARGS)
 	@$(DEMO)
@@ -54,40 +54,40 @@ down: environment ## remove those machines and their data
 
 ##@ Servers
 .PHONY: converge provision deploy rollback releases maintenance-on maintenance-off verify new-env new-app cloud-init
-converge: environment ## build the servers of ENV; again, it changes nothing
+converge: environment ## build the servers of ENV; a second run changes nothing
 	@$(PLAYBOOK) infra/ansible/site.yml $(ARGS)
 
 provision: converge ## another name for converge
 
-deploy: environment ## bring the application of this checkout (or app_source) out
+deploy: environment ## deploy the application of this checkout (or app_source)
 	@$(PLAYBOOK) infra/ansible/deploy.yml $(ARGS)
 
-rollback: environment ## go back to the release before, or to RELEASE=id, in seconds
+rollback: environment ## go back to the previous release, or to RELEASE=id, in seconds
 	@$(PLAYBOOK) infra/ansible/rollback.yml $(if $(RELEASE),-e release=$(RELEASE)) $(ARGS)
 
 releases: environment ## list the releases that a host holds (HOST=app)
 	@$(BIN)/pergola ssh $(ENV) web sudo appctl releases
 
-maintenance-on: environment ## answer 503 with a page to all but health checks, until it is off
+maintenance-on: environment ## answer 503 to all but health checks, until maintenance-off
 	@$(PLAYBOOK) infra/ansible/maintenance.yml -e maintenance=on $(ARGS)
 
 maintenance-off: environment ## open the site again
 	@$(PLAYBOOK) infra/ansible/maintenance.yml -e maintenance=off $(ARGS)
 
-verify: environment ## prove the servers of ENV: testinfra and smoke tests, read-only
+verify: environment ## test the servers of ENV: testinfra and smoke tests, read-only
 	@ENV=$(ENV) $(BIN)/pytest tests/infra tests/smoke -m "not disruptive" $(ARGS)
 
 new-env: .venv/ready ## write an inventory: NAME=production HOST=203.0.113.7 DOMAIN=app.example.org
 	@$(BIN)/pergola new-env '$(NAME)' '$(HOST)' '$(DOMAIN)' --key '$(KEY)'
 
-# SOURCE as it is; answers that are given as APP_... reach the program by the environment
-new-app: .venv/ready ## the inventory of a replica with your application: NAME=shop SOURCE=../shop
+# SOURCE is passed unchanged; answers given as APP_... are passed in the environment
+new-app: .venv/ready ## write the inventory of a replica with your application: NAME=shop SOURCE=../shop
 	@$(BIN)/pergola new-app '$(NAME)' '$(SOURCE)'
 
 cloud-init: environment ## print the user data of a fresh server of ENV, so that converge can log in to it
 	@$(BIN)/pergola cloud-init $(ENV)
 
-##@ Look inside
+##@ Inspect
 .PHONY: url ca trust demo ssh logs status manage seed-data psql
 url: environment ## print the base URL
 	@$(SETTING) site_url
@@ -95,13 +95,13 @@ url: environment ## print the base URL
 ca: environment ## print the path of the certificate authority's certificate
 	@$(SETTING) secrets_authority_certificate
 
-trust: environment ## print how this machine comes to trust that authority (Firefox: Settings, Certificates, Import)
+trust: environment ## print the command to trust that authority on this machine (Firefox: Settings, Certificates, Import)
 	@file=$$($(SETTING) secrets_authority_certificate); case $$(uname) in \
 		Darwin) echo "sudo security add-trusted-cert -d -k /Library/Keychains/System.keychain '$$file'" ;; \
 		*) echo "sudo install -m 644 '$$file' /usr/local/share/ca-certificates/pergola-$(ENV).crt && sudo update-ca-certificates" ;; \
 		esac
 
-demo: environment ## calls together and one after another, who waits for whom: in the terminal
+demo: environment ## show in the terminal how concurrent and sequential calls wait for each other
 	@url=$$($(SETTING) site_url) && authority=$$($(SETTING) secrets_authority_certificate) \
 		&& $(BIN)/python app/demo.py "$$url" --ca "$$authority"
 
@@ -111,13 +111,13 @@ ssh: environment ## log in (HOST=app)
 logs: environment ## follow the journal of the application, nginx and PgBouncer
 	@$(BIN)/pergola ssh $(ENV) all sudo journalctl -f -n 50 -u 'app-*' -u nginx -u pgbouncer
 
-status: environment ## what runs, and which release
+status: environment ## show what runs, and which release
 	@$(BIN)/pergola ssh $(ENV) web app-status
 
 manage: environment ## run a management command: CMD="createsuperuser"
 	@$(BIN)/pergola ssh $(ENV) web sudo app-manage $(CMD)
 
-seed-data: environment ## run the application's app_demo: data to look at, and accounts to look with
+seed-data: environment ## run the application's app_demo: sample data and accounts
 	@[ -n "$$($(SETTING) app_demo)" ] || { echo "the application of ENV=$(ENV) has no app_demo: set it in pergola.yml beside manage.py, or in the environment" >&2; exit 1; }
 	@$(DEMO)
 
@@ -136,8 +136,8 @@ lint: .venv/ready ## ruff, mypy, ansible-lint, yamllint, shellcheck
 	@git ls-files -z '*.sh' .ci/run tests/with-replica docs/examples/pergola-deploy-gate infra/usr/local/bin \
 		infra/usr/sbin/policy-rc.d infra/usr/local/sbin/pgbouncer-switch | xargs -0 $(BIN)/shellcheck
 
-# more processes than two cores, as many of its tests wait
-test-app: .venv/ready ## the sample application and the runtime's servers, no service needed
+# more processes than cores, as many of its tests wait
+test-app: .venv/ready ## the sample application and the runtime's servers, without any service
 	@$(BIN)/pytest -n 4 --dist worksteal tests/app $(ARGS)
 
 # most of these wait for a Redis that is stopped or suspended
@@ -150,13 +150,13 @@ test-config: .venv/ready ## settings, contracts, rendered files
 test-pergola: .venv/ready ## the packages pergola and appctl, of the control machine and of the host
 	@$(BIN)/pytest -n auto --dist worksteal tests/appctl tests/pergola $(ARGS)
 
-test-api: .venv/ready ## requests made from the API's OpenAPI document, well-formed and not
+test-api: .venv/ready ## valid and invalid requests made from the API's OpenAPI document
 	@$(BIN)/pytest tests/api $(ARGS)
 
-test-migrations: .venv/ready ## the linter and the applying of migrations, on a PostgreSQL of their own
+test-migrations: .venv/ready ## linting and applying migrations, on a PostgreSQL of their own
 	@$(BIN)/pytest -n auto --dist worksteal tests/migrations $(ARGS)
 
-test-load: .venv/ready ## that the load clients count each loss, on a site that is wrong on purpose
+test-load: .venv/ready ## that the load clients count each loss, on a site with deliberate faults
 	@$(BIN)/pytest -n auto tests/load $(ARGS)
 
 test-infra: .venv/ready ## testinfra on a replica of its own
@@ -168,22 +168,22 @@ test-smoke: .venv/ready ## the site as a client sees it, on the same replica
 test-browser: .venv/ready ## every page in Chromium, on the same replica (SCREENSHOTS=dir keeps pictures)
 	@tests/with-replica $(BIN)/pytest tests/browser $(ARGS)
 
-test-runtime-host: .venv/ready ## Django's requests by our handler as by its own, on the same replica (FULL=1: a soak)
+test-runtime-host: .venv/ready ## pergola_runtime's handler compared with Django's, on the same replica (FULL=1: a soak)
 	@tests/with-replica $(BIN)/pytest tests/runtime/host $(ARGS)
 
 test-releases: .venv/ready ## releases under load (RELEASES_ROUNDS=5); killed in the middle (FULL=1: in each phase)
 	@tests/with-replica $(BIN)/pytest tests/faults $(ARGS)
 
-test-recovery: .venv/ready ## disks that fill up, and updates of the system under load
+test-recovery: .venv/ready ## full disks, and system updates under load
 	@tests/with-replica $(BIN)/pytest tests/recovery $(ARGS)
 
-test-servers: .venv/ready ## each server of HTTP deployed in turn, and Django's own handler
+test-servers: .venv/ready ## each HTTP server deployed in turn, and Django's own handler
 	@tests/with-replica $(BIN)/pytest tests/servers $(ARGS)
 
 test: .venv/ready ## lint, app, config, pergola, infra, smoke and browser; CHANGED=1: parts that uncommitted changes make stale
 	@$(PROOF) test
 
-test-machines: .venv/ready ## how machines are made, killed, brought back and removed
+test-machines: .venv/ready ## machines made, killed, restored and removed
 	@$(BIN)/pytest tests/machines $(ARGS)
 
 test-fresh: .venv/ready ## the README's commands on a pristine control machine
@@ -192,7 +192,7 @@ test-fresh: .venv/ready ## the README's commands on a pristine control machine
 test-your-app: .venv/ready ## two applications from PyPI, deployed by variables alone
 	@$(BIN)/pytest tests/your_app $(ARGS)
 
-test-vagrant: .venv/ready ## vagrant up, for real, in LXC; PROVIDER=libvirt: in an emulated machine
+test-vagrant: .venv/ready ## vagrant up in LXC; PROVIDER=libvirt: in an emulated machine
 	@$(BIN)/pytest tests/vagrant $(ARGS)
 
 test-ci: .venv/ready ## what CI runs
@@ -206,7 +206,7 @@ ledger: .venv/ready ## show which parts of the tests are proved, stale or were n
 
 ##@ Benchmark
 .PHONY: bench
-bench: .venv/ready ## the stack's speed beside others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS= BASE=commit)
+bench: .venv/ready ## compare the stack's speed with others', on a replica of its own (FULL=1 ONLY=hello,row CONTESTANTS= CLIENTS= PATHS= BASE=commit)
 	@PERGOLA_MEMORY=6G tests/with-replica $(BIN)/python -m bench $(if $(FULL),--full) --only '$(ONLY)' --contestants '$(CONTESTANTS)' \
 		--clients '$(CLIENTS)' --paths '$(PATHS)' $(if $(WEBSOCKETS),--websockets) --name '$(NAME)' --base '$(BASE)'
 

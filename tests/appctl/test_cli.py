@@ -33,8 +33,8 @@ def test_wrong_arguments_are_refused(host, arguments, says):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is no JSON"),
-        ("[]", "holds no object"),
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
         ("{}", "has no celery_parts, directory"),
         ('{"slots": []}', "has no celery_parts"),
     ],

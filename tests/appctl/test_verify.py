@@ -54,8 +54,8 @@ def test_a_slot_that_serves_passes(host):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"status": 503}, "blue did not answer /readyz with 200, but with 503: all is well (asked for 0 s)"),
-        ({"websockets": 1}, "or a WebSocket process took no connection: FileNotFoundError"),
+        ({"status": 503}, "blue did not answer /readyz with 200, but with 503: all is well (tried for 0 s)"),
+        ({"websockets": 1}, "or a WebSocket process accepted no connection: FileNotFoundError"),
     ],
 )
 def test_what_a_slot_answered_last_is_said(host, options, says):

@@ -20,12 +20,12 @@ MAIL_FROM_NOBODY = {"site_mail_relay": "mail.example.org"}
 APPLICATIONS = [
     (
         {"app_runtime": False, "app_settings_overlay": True},
-        "app_runtime is false, and app_settings_overlay is true, which is pergola_runtime's: set app_",
+        "app_runtime is false, and app_settings_overlay is true, which needs pergola_runtime: set app_",
     ),
-    ({"app_runtime": False, "app_asgi": ""}, "app_runtime is false, and app_asgi is '', which is"),
+    ({"app_runtime": False, "app_asgi": ""}, "app_runtime is false, and app_asgi is '', which needs"),
     (
         {"app_runtime": False, "app_http_server": "granian"},
-        "app_runtime is false, and app_http_server is granian, which takes systemd's socket by",
+        "app_runtime is false, and app_http_server is granian, which needs pergola_runtime for",
     ),
     ({"app_media_url": "/ws/"}, "'/static/', '/ws/' and '/ws/': give each a path of its own"),
     ({"app_media_url": "/m/", "app_media": "none"}, "app_media_url is '/m/' and app_media is 'none': set"),
@@ -252,7 +252,7 @@ def test_machines_are_neither_made_nor_removed_for_an_inventory_of_servers(playb
 
 def test_maintenance_is_on_or_off(playbook):
     said = refusal(playbook.run("maintenance.yml", "-e", "maintenance=yes"))
-    assert "maintenance is 'yes': say -e maintenance=on or -e maintenance=off" in said
+    assert "maintenance is 'yes': set -e maintenance=on or -e maintenance=off" in said
 
 
 def test_site_runs_each_check(playbook):

@@ -64,7 +64,7 @@ def test_a_file_that_is_not_valid_replaces_nothing(install):
     file = ME | {"dest": str(install.path), "mode": "0644", "secret": False, "validate": "grep -q right %s"}
     install(files=[file | {"content": "right\n"}])
     found = install(files=[file | {"content": "wrong\n"}])
-    assert "is as before, as its new content is not valid" in found["msg"]
+    assert "was not changed, as its new content is not valid" in found["msg"]
     assert install.path.read_text() == "right\n"
     assert [path.name for path in install.path.parent.iterdir()] == ["shop.conf"]
 

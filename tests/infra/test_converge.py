@@ -61,7 +61,7 @@ def test_what_the_live_release_does_not_bring_is_not_put_into_its_units(servers,
     assert set(done.changed.values()) == {0}
     said = " ".join(done.stdout.split())
     missing = "pergola_runtime/serving.py, pergola_runtime/jobs.py"
-    assert f"has no {missing}, so that the site would not come back: run make deploy" in said
+    assert f"has no {missing}, so that the site would not start again: run make deploy" in said
 
 
 def test_a_converge_that_was_cut_off_is_finished_by_the_next(servers, host):
@@ -111,7 +111,7 @@ def test_a_converge_without_the_secrets_is_refused(servers, host, settings):
     finally:
         aside.rename(path)
     assert str(path) in said
-    assert "Bring the file back" in said
+    assert "Get the file from" in said
     assert host.check_output("sha256sum %s", settings["app_env_file"]) == before
 
 
@@ -147,4 +147,4 @@ def test_a_host_that_does_not_answer_is_refused(tmp_path):
     said = set(re.findall(r'"msg": "(web1 .*)"', done.stdout))
     assert done.returncode != 0
     assert len(said) == 1, done.stdout
-    assert "answers neither as ops nor as root" in said.pop()
+    assert "accepts no login as ops or as root" in said.pop()

@@ -26,7 +26,7 @@ def test_a_key_that_nobody_here_has_leaves_the_old_door_open(server, tmp_path):
     done = server.play("site", "--tags", "base")
     assert done.returncode != 0
     assert "could not log in to one by a second connection" in done.stdout
-    assert "the old rules of sshd are back" in done.stdout
+    assert "sshd's old rules are restored" in done.stdout
     assert server.answers("root").returncode == 0
     assert server.answers("root", "ls /etc/ssh/sshd_config.d").stdout.split() == []
 

@@ -1,9 +1,9 @@
-"""Hold a host's lock of deploys until this playbook ends, however it ends: ``deploy_lock: {kind: deploy}``.
+"""Hold a host's deploy lock until this playbook ends, for whatever reason: ``deploy_lock: {kind: deploy}``.
 
-Fails at once if the lock is taken, with who holds it since when. Returns ``holder``, the process on the
+Fails at once if the lock is held, and says by whom and since when. Returns ``holder``, the process on the
 control machine that holds the lock (pergola.lease). With ``holder:`` instead of ``kind:``, fails if that
-process has ended: the lock was lost with the connection, and somebody else may have it. Nothing is held in
-check mode.
+process has ended: the lock was lost with the connection, and another deploy may hold it. Check mode takes
+no lock.
 """
 
 import getpass
@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
             if lease.alive(int(holder)):
                 return result
             msg = (
-                f"The connection that held the lock of {host} broke, so somebody else may be deploying: "
+                f"The connection that held the lock of {host} broke, so another deploy may be running: "
                 "nothing was switched here; deploy again"
             )
             return result | {"failed": True, "msg": msg}
@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
         if said == "held":
             return result | {"holder": holder}
         if " since " in said:
-            msg = f"{host} is locked: {said}. Wait for its end; killed, it lets go as well"
+            msg = f"{host} is locked: {said}. Wait for it to finish. Killing it also releases the lock"
         else:
-            msg = f"{host} gave no lock: {said}. Is it converged? make converge builds it"
+            msg = f"Could not lock {host}: {said}. If it is not converged, run make converge"
         return result | {"failed": True, "msg": msg}

@@ -1,9 +1,9 @@
-"""Pack on the control machine what a deploy copies to a host (pergola.bundle).
+"""Pack the release that a deploy copies to the hosts (pergola.bundle).
 
 Arguments: those of pergola.bundle.Source, with ``requirements`` for its packages and ``uv`` (the program),
 ``python`` (the version that the servers run) and ``python_index`` for its uv; ``runtime`` is empty without
 pergola_runtime; and ``cache``, a directory. Returns ``path``, ``id`` (of the release) and ``changed``. Fails
-in one line that names what to do.
+with one line that says what to do.
 """
 
 from pathlib import Path

@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
             "absent": asked.get("absent", []),
             "watch": [one if one.startswith("/") else destination(one) for one in asked.get("watch", [])],
         }
-        # in a file: the host's journal has the arguments of each module
+        # in a file, as the host's journal logs each module's arguments
         shell = self._connection._shell
         if shell.tmpdir is None:
             self._make_tmp_path()

@@ -1,12 +1,12 @@
 #!/usr/bin/python
-"""Ansible module: install files. The action plugin of the same name documents it and brings their content.
+"""Ansible module: install files. The action plugin of the same name documents it and supplies their content.
 
 ``wanted`` is the path of a JSON file: {"files": [{"dest", "content", "owner", "group", "mode", "secret",
 "validate"}], "absent": [path], "watch": [path], "name", "applied", "states"}.
 
-In the directory ``states``, NAME has the digest of each file as it was applied last, and NAME.wanted as it
-shall be applied. NAME is removed before the first change, so that a run which is cut off leaves a state that
-is not applied. An empty NAME is from Pergola 0.7: files that are not newer than it were applied.
+In the directory ``states``, NAME has the digest of each file as last applied, and NAME.wanted as it is to be
+applied. NAME is removed before the first change, so that the state of an interrupted run counts as not
+applied. An empty NAME is from Pergola 0.7: files that are not newer than it were applied.
 """
 
 import grp
@@ -31,7 +31,7 @@ def has_attributes(path, file):
     found = path.stat()
     try:
         wanted = pwd.getpwnam(file["owner"]).pw_uid, grp.getgrnam(file["group"]).gr_gid, int(file["mode"], 8)
-    except KeyError:  # in check mode, before the package that brings the user
+    except KeyError:  # in check mode, before the package that makes the user
         return False
     return (found.st_uid, found.st_gid, found.st_mode & 0o7777) == wanted
 
@@ -45,7 +45,7 @@ def install(module, file):
     """Replace a file, or a link, by one rename."""
     path = Path(file["dest"])
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # a name that no daemon reads; readable for root alone until it has its owner
+    # a name that no daemon reads; readable only by root until its owner is set
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -60,7 +60,7 @@ def install(module, file):
         if status:
             new.unlink()
             reason = (error or out).strip()
-            module.fail_json(msg=f"{path} is as before, as its new content is not valid: {reason}")
+            module.fail_json(msg=f"{path} was not changed, as its new content is not valid: {reason}")
     new.replace(path)
 
 
@@ -70,7 +70,7 @@ def digests(paths):
 
 
 def is_applied(record, paths):
-    """Whether these files were applied as they are. Others that the record has were removed since."""
+    """Whether these files were applied as they are. Files that only the record has were removed."""
     recorded = text_of(record)
     if recorded is None:
         return False

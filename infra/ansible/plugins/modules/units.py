@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: systemd units that shall be enabled and running, all in one step.
+"""Ansible module: enable and start systemd units, all in one step.
 
 Arguments: ``enabled`` and ``started``, lists of units. Returns ``changed``, and ``units``: what it enabled or
 started. Fails with systemctl's own message.
@@ -7,13 +7,13 @@ started. Fails with systemctl's own message.
 
 from ansible.module_utils.basic import AnsibleModule
 
-# systemctl(1), is-enabled: units that start at boot by themselves, or by what needs them
+# systemctl(1), is-enabled: units that start at boot by themselves, or for other units
 ENABLED = {"enabled", "enabled-runtime", "static", "indirect", "alias", "generated"}
 STARTED = {"active", "activating", "reloading"}
 
 
 def others(module, verb, units, states):
-    """The units whose state is none of these."""
+    """The units whose state is not in `states`."""
     if not units:
         return []
     _, out, error = module.run_command(["systemctl", verb, *units])

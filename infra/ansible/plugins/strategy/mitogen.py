@@ -1,7 +1,7 @@
-"""The linear strategy, carried by mitogen: modules run over one lasting connection to a host.
+"""The linear strategy over mitogen: modules run over one persistent connection to a host.
 
-ansible_mitogen ships the same as ``mitogen_linear``, but in a directory whose path holds the Python
-version; this file's path can stand in ansible.cfg.
+ansible_mitogen ships the same as ``mitogen_linear``, but in a directory whose path contains the
+Python version; ansible.cfg can name this file's path.
 """
 
 import sys
@@ -14,7 +14,7 @@ split = transport_config.parse_python_path
 
 
 def parse_python_path(s, **arguments):
-    """mitogen reads words where Ansible names this machine's Python, in whose path may be spaces."""
+    """Keep the path of this machine's Python whole: mitogen would split it at a space."""
     return [sys.executable] if s == sys.executable else split(s, **arguments)
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Where the machines of this inventory are, for Ansible and testinfra; linked into each of their inventories.
+"""Print the addresses of an inventory's machines, for Ansible and testinfra. Each such inventory links to it.
 
 The system's Python runs this, and pergola is not installed there, so the checkout is added to its path.
 """
@@ -12,5 +12,5 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[5]))
 
 from pergola.machines import addresses  # noqa: E402
 
-# absolute() and not resolve(): the directory of the link names the environment, not that of this file
+# absolute() and not resolve(): the link's directory names the environment, not this file's
 addresses.show(Path(__file__).absolute().parent)

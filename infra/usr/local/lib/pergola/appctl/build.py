@@ -20,24 +20,24 @@ from .config import Config, ConfigError, convert
 from .slots import live_slot, release_in
 from .system import CommandError, run, write_atomically
 
-FILES = 20_000  # that a release may have; ext4 has a fixed number of inodes
+FILES = 20_000  # that a release needs at most; ext4 has a fixed number of inodes
 FIRST_MB = 300  # space for a host's first release; later ones are estimated from the live release
-NETWORK = re.compile(r"(?i).*_proxy$|SSL_CERT_|UV_")  # variables of the host that a build gets
+NETWORK = re.compile(r"(?i).*_proxy$|SSL_CERT_|UV_")  # variables of the host that a build inherits
 FULL_MB = 100  # below this, a failed build also clears the package cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """build.json in the bundle: how the control machine wants the release to be built."""
+    """build.json in the bundle: the control machine's parameters of the build."""
 
     revision: str
     packages: str  # digest of all packages; releases with the same digest share files
-    runtime_locks: tuple[str, ...]  # requirements with hashes that pergola_runtime brings, in their order
+    runtime_locks: tuple[str, ...]  # pergola_runtime's requirements with hashes, in their order
     wheel: str  # of pergola_runtime; empty without it
-    servers: tuple[str, ...]  # modules that the application itself must bring
+    servers: tuple[str, ...]  # modules that the application's own requirements must install
     static: bool  # whether static files are collected
     directory: str  # of the project in its source
-    manage: tuple[str, ...]  # what runs a management command
+    manage: tuple[str, ...]  # the command that runs a management command
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
@@ -72,7 +72,7 @@ class Build:
         return not (self.directory / "release.json").exists()
 
     def check_space(self, needs_mb: int) -> None:
-        """CommandError: less than `needs_mb` (0: twice the live release) or FILES inodes are free."""
+        """Raise CommandError if less than `needs_mb` (0: twice the live release) or FILES inodes are free."""
         config, places = self.config, (self.config.home / "releases", self.config.package_cache)
         live = live_slot(config)
         needs = needs_mb or (2 * size_mb(places[0] / release_in(config, live)) if live else FIRST_MB)
@@ -87,9 +87,9 @@ class Build:
             )
 
     def build(self, bundle: Path) -> None:
-        """Build from what the control machine packed, and remove that.
+        """Build the release from the control machine's bundle, and remove the bundle.
 
-        CommandError: what failed. The release's directory is removed then.
+        CommandError: a step failed. The release's directory is then removed.
         """
         shutil.rmtree(self.directory, ignore_errors=True)
         try:
@@ -122,7 +122,7 @@ class Build:
     def unpack(self, bundle: Path) -> None:
         for path in (self.directory, self.directory / "source", self.directory / "static"):
             path.mkdir()
-            path.chmod(0o750)  # whatever the umask is
+            path.chmod(0o750)  # independent of the umask
         with tarfile.open(bundle) as archive:
             archive.extractall(self.directory, filter="data")
         self.chown(*self.owner)
@@ -136,7 +136,7 @@ class Build:
         run("chown", "--recursive", "--no-dereference", f"{user}:{group}", self.directory)
 
     def as_user(self, *arguments: str | Path, **environment: str) -> None:
-        """Run a program in the release's directory at low CPU priority. CommandError: its message."""
+        """Run a program in the release's directory at low CPU priority. CommandError: it failed."""
         known = {"PATH": os.environ["PATH"], "HOME": str(self.config.package_cache), "LANG": "C.UTF-8"}
         known |= {name: value for name, value in os.environ.items() if NETWORK.match(name)}
         identity = {"user": self.config.user, "group": self.config.group, "extra_groups": []}
@@ -172,7 +172,7 @@ class Build:
         }
         if self.config.python_index:
             uv["UV_DEFAULT_INDEX"] = self.config.python_index
-        # relocatable: its programs work wherever they are, also in another release that links to them
+        # relocatable: its programs work in every directory, also in another release that links to them
         self.as_user("uv", "venv", "--quiet", "--relocatable", "--python=/usr/bin/python3", "venv", **uv)
         pip = ("uv", "pip", "install", "--quiet")
         # pergola_runtime's pins first, then the application's: where both name a package, the application's
@@ -196,12 +196,12 @@ class Build:
         found = {path.stem for path in self.directory.glob("venv/lib/python3*/site-packages/*")}
         if missing := [name for name in recipe.servers if name not in found]:
             raise CommandError(
-                "app_runtime is false, so that app_requirements must name what serves the application; "
+                "app_runtime is false, so app_requirements must contain the application's server; "
                 f"it lacks {' and '.join(missing).replace('_', '-')}"
             )
 
     def collect_static_files(self, recipe: Recipe) -> None:
-        """In the application's sandbox, which applies by the unit's name."""
+        """Collect static files in the application's sandbox, which applies by the unit's name."""
         source, static = self.directory / "source", self.directory / "static"
         run(
             *(
@@ -222,7 +222,7 @@ class Build:
         )
 
     def give_to_root(self) -> None:
-        """So that a running application cannot change its own code, and nginx can read its static files."""
+        """Prevent the application from changing its own code, and let nginx read its static files."""
         self.chown(0 if os.geteuid() == 0 else os.geteuid(), self.owner[1])
         run("chmod", "--recursive", "a+rX", self.directory / "static")  # it does not follow links
 

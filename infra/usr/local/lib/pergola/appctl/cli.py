@@ -35,14 +35,14 @@ def parser() -> argparse.ArgumentParser:
     one = command("releases", "the releases on this host, oldest deploy first")
     one.add_argument("--json", action="store_true", help="as JSON")
 
-    one = command("build", "build a release, unless it is here", lock="build")
+    one = command("build", "build a release, unless it already exists on this host", lock="build")
     one.add_argument("release", metavar="RELEASE")
-    one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="what the control machine packed")
+    one.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="file from the control machine")
     one.add_argument(
         "--dry-run", action="store_true", help="print whether it has to be built; check the free space"
     )
     one.add_argument(
-        "--free-mb", type=int, default=0, metavar="MB", help="needed space (0: by the live release)"
+        "--free-mb", type=int, default=0, metavar="MB", help="needed space (0: from the live release)"
     )
 
     one = command("slot", "prepare, start or stop the web and WebSocket processes of a slot")
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
 
     listing = verbs.add_parser("list", help="the live and the idle slot, and their releases")
     listing.add_argument("--json", action="store_true", help="as JSON")
-    verb("prepare", "stop what an idle slot runs, and point it at a release").add_argument(
+    verb("prepare", "stop the processes of an idle slot, and link it to a release").add_argument(
         "release", metavar="RELEASE"
     )
     with_times(
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "--no-block", action="store_true", help="do not wait until they have stopped"
     )
 
-    one = command("verify", "wait until a slot serves (live: the one that nginx finds)")
+    one = command("verify", "wait until a slot serves (live: the one that nginx uses)")
     one.add_argument("slot", metavar="SLOT")
     with_times(one, ready=30, steady=0)
 
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     command("restart", "restart the live release in the other slot, so that no request fails or waits")
     command("disconnect", "restart WebSocket processes that started before maintenance mode was switched on")
 
-    one = command("lock", "hold the lock of deploys while a line arrives on standard input each minute")
+    one = command("lock", "hold the deploy lock while a line arrives on standard input each minute")
     one.add_argument("who", metavar="WHO")
 
     one = command(
@@ -114,7 +114,7 @@ def with_times(command: argparse.ArgumentParser, ready: float, steady: float | N
 
     seconds("ready", ready, "to wait until it answers")
     if steady is not None:
-        seconds("steady", steady, "in which no process may exit after that")
+        seconds("steady", steady, "during which no process may exit after that")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def check(config: Config, asked: argparse.Namespace) -> None:
-    """ConfigError: arguments that do not fit to this host."""
+    """Raise ConfigError for arguments that are invalid on this host."""
     names = [*config.slots, ""]
     if asked.command == "verify":
         names.append("live")
@@ -152,7 +152,7 @@ def check(config: Config, asked: argparse.Namespace) -> None:
     if asked.command == "build" and not (asked.dry_run or asked.bundle):
         raise ConfigError("build needs a BUNDLE, or --dry-run")
     if asked.command == "prune" and asked.keep < 1:
-        raise ConfigError(f"prune {asked.keep}: the live release always stays, so write 1 or more")
+        raise ConfigError(f"prune {asked.keep}: the live release is always kept, so write 1 or more")
 
 
 def do(config: Config, asked: argparse.Namespace) -> None:
@@ -193,7 +193,7 @@ def do(config: Config, asked: argparse.Namespace) -> None:
         case "run":
             run.run(config, asked.program, asked.slot, asked.direct)
         case "manage":
-            # after `--` all options are Django's, as --version
+            # options after `--` are Django's, such as --version
             words = asked.program[1:] if asked.program[:1] == ["--"] else asked.program
             run.run(config, [*config.manage, *words])
 

@@ -28,9 +28,9 @@ class Config:
     celery_parts: tuple[str, ...]  # of worker and beat, those of this host
     processes: tuple[str, ...]
     timers: tuple[str, ...]
-    host_name: str  # as a client asks for the health path
+    host_name: str  # Host header of requests for the health path
     health_path: str
-    manage: tuple[str, ...]  # what runs a management command
+    manage: tuple[str, ...]  # the command that runs a management command
     python_index: str  # the address of a package index, also with a password; empty: uv's default
 
     @property
@@ -40,11 +40,11 @@ class Config:
 
     @property
     def followers(self) -> tuple[str, ...]:
-        """The services that run the live release beside the slots; Celery first, as jobs wait for it."""
+        """The services that run the live release outside the slots; Celery first, as jobs wait for it."""
         return tuple(f"app-{name}.service" for name in (*self.celery_parts, *self.processes))
 
     def web_units(self, slot: str) -> tuple[str, ...]:
-        """The units of a slot; none on a host of workers alone."""
+        """The units of a slot; none on a host that runs only workers."""
         if not self.serves_web:
             return ()
         numbers = range(1, self.websocket_processes + 1)
@@ -60,18 +60,18 @@ def load(path: Path = PATH) -> Config:
     except PermissionError:
         raise ConfigError(f"{path} cannot be read: run appctl as root") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON ({error}): make converge writes it again") from None
+        raise ConfigError(f"{path} is not JSON ({error}): make converge writes it again") from None
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} holds no object: make converge writes it again")
+        raise ConfigError(f"{path} is not a JSON object: make converge writes it again")
     wanted = typing.get_type_hints(Config)
-    # more than these is accepted: a later version of Pergola may have written the file and been cut off
+    # other keys are accepted: an interrupted converge of a later version may have written the file
     if missing := sorted(wanted.keys() - found.keys()):
         raise ConfigError(f"{path} has no {', '.join(missing)}: make converge writes it again")
     return Config(**{name: convert(path, name, found[name], kind) for name, kind in wanted.items()})
 
 
 def convert(path: Path, name: str, value: object, kind: typing.Any) -> typing.Any:
-    """The value of a field. ConfigError: it has another type."""
+    """Convert the value of a field. ConfigError: it has another type."""
     if kind is Path and isinstance(value, str) and value.startswith("/"):
         return Path(value)
     if kind in (str, bool, int) and type(value) is kind:

@@ -1,4 +1,4 @@
-"""The services that run the live release outside of the slots: Celery and the application's own processes."""
+"""The services that run the live release outside the slots: Celery and the application's own processes."""
 
 from pathlib import Path
 
@@ -20,9 +20,9 @@ def outdated(config: Config) -> list[str]:
 
 
 def follow(config: Config, rollback: bool = False) -> list[str]:
-    """Restart what does not run the live release, and start the timers; return what was restarted.
+    """Restart services that do not run the live release, and start the timers; return the restarted units.
 
-    `rollback`: do not wait for jobs that run, and leave the timers as they are.
+    `rollback`: do not wait for running jobs, and leave the timers as they are.
     """
     units = outdated(config)
     if units:

@@ -1,4 +1,4 @@
-"""What a slot's web and WebSocket processes wrote to the journal."""
+"""Lines that a slot's web and WebSocket processes wrote to the journal."""
 
 import subprocess
 

@@ -1,8 +1,8 @@
 """Three locks of a host: one deploy (or rollback, or restart) at a time, one change, and one build.
 
 The first is held during a whole deploy, which is many commands. The others are held by each command that
-changes something: where the connection of a deploy broke, its last command still runs, and the next deploy
-waits for it. A build has a lock of its own, as a rollback has no need to wait for one.
+changes something: if the connection of a deploy breaks, its last command continues, and the next deploy
+waits for it. A build has its own lock, as a rollback does not need to wait for it.
 """
 
 import fcntl
@@ -18,24 +18,24 @@ from typing import TextIO
 from .config import Config
 from .system import CommandError
 
-CHANGE = 600  # seconds to wait for another command; uv gives up on a network much earlier
+CHANGE = 600  # seconds to wait for another command; uv's network timeouts are much shorter
 LEASE = 60  # seconds without a line on standard input after which the lock is released
 
 
 class LockedError(CommandError):
-    """Another process has the lock: the text says which, and since when."""
+    """Another process holds the lock; the message names it and its start."""
 
 
 @contextmanager
 def only_one(kind: str, config: Config, who: str) -> Iterator[None]:
-    """`kind`: change or build. LockedError: another command does not end."""
+    """Hold the lock `kind` (change or build). LockedError: it is not free within CHANGE seconds."""
     with locked(config.runtime_directory / f"{kind}.lock", who, CHANGE):
         yield
 
 
 @contextmanager
 def one_deploy(config: Config, who: str, wait: float) -> Iterator[None]:
-    """LockedError: it is not free within `wait` seconds."""
+    """Hold the deploy lock. LockedError: it is not free within `wait` seconds."""
     with locked(config.runtime_directory / "deploy.lock", who, wait):
         yield
 
@@ -59,14 +59,14 @@ def take(file: TextIO, wait: float) -> None:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 file.seek(0)
-                raise LockedError(file.read().strip() or "a process that did not give its name") from None
+                raise LockedError(file.read().strip() or "a process that wrote no name") from None
             time.sleep(0.1)
 
 
 def hold(config: Config, who: str) -> None:
     """Hold the lock while a line arrives on standard input at least once in LEASE seconds.
 
-    So the lock is free again if the deploy is killed, or its machine or connection is gone.
+    The lock is therefore released if the deploy is killed, or its machine or connection fails.
     """
     with one_deploy(config, who, wait=3):
         print("held", flush=True)

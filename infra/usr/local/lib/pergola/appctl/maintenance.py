@@ -9,7 +9,7 @@ def disconnect(config: Config) -> list[str]:
     """Restart the WebSocket processes that started before the mode was switched on. Return their units.
 
     Their clients get the close code 1012 and connect again, which nginx answers with 503. Processes are
-    selected by the time of their start, so that a second run after an interruption does what was left.
+    selected by their start time, so that a second run after an interruption restarts only the remaining ones.
     """
     slot = live_slot(config)
     if not slot or not config.maintenance_flag.exists():

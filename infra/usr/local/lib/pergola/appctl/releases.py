@@ -18,7 +18,7 @@ class Release:
     built: str  # UTC
     deployed: str | None = None  # UTC; None: it never had traffic
     live: bool = False
-    previous: bool = False  # where a rollback goes: deployed before the live one
+    previous: bool = False  # the target of a rollback: deployed before the live one
 
     def line(self) -> str:
         mark = "live" if self.live else "previous" if self.previous else ""
@@ -48,11 +48,11 @@ def history(config: Config) -> list[Switch]:
 
 
 def record(config: Config, kind: str, release: str) -> None:
-    """Append a switch to the history; a full disk must not keep the traffic where it is."""
+    """Append a switch to the history. Errors are ignored, as a full disk must not prevent the switch."""
     path = config.home / "history"
     try:
         text = path.read_text(errors="replace") if path.exists() else ""
-        whole = "" if text.endswith("\n") or not text else "\n"  # ends what a full disk cut off
+        whole = "" if text.endswith("\n") or not text else "\n"  # ends a line that a full disk cut off
         with path.open("a") as file:
             file.write(f"{whole}{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {kind} {release}\n")
         sync(path)
@@ -61,19 +61,19 @@ def record(config: Config, kind: str, release: str) -> None:
 
 
 def releases(config: Config) -> list[Release]:
-    """Every whole release, oldest deploy first; those that never had traffic come before."""
+    """Every complete release: those that never had traffic, then the others, oldest deploy first."""
     live = release_in(config, live_slot(config)) if live_slot(config) else ""
     switches = history(config)
     if live and (not switches or switches[-1].release != live):
-        switches.append(Switch("unknown", "deploy", live))  # a full disk may have kept the last line out
+        switches.append(Switch("unknown", "deploy", live))  # a full disk may have prevented the last line
     deployed = {one.release: number for number, one in enumerate(switches) if one.kind == "deploy"}
     found = []
     for path in (config.home / "releases").glob("*/release.json"):
-        with contextlib.suppress(ValueError, KeyError):  # damaged: like one that was not completed
+        with contextlib.suppress(ValueError, KeyError):  # a damaged file, as in an incomplete release
             facts = json.loads(path.read_text())
             found.append(Release(facts["id"], facts["revision"], facts["built"]))
     found.sort(key=lambda one: (deployed.get(one.id, -1), one.built))
-    # what had the traffic before the live one was deployed, whichever way it got it
+    # releases that had the traffic before the live one was deployed, by any kind of switch
     held = {one.id for one in found}
     earlier = [
         one.release
@@ -89,7 +89,7 @@ def releases(config: Config) -> list[Release]:
 
 
 def prune(config: Config, keep: int) -> list[str]:
-    """Remove all but the `keep` releases deployed last and those that slots hold; return what was removed."""
+    """Remove all but the `keep` releases deployed last and those in slots; return the removed ones."""
     held = {release_in(config, slot) for slot in config.slots}
     deployed = [one.id for one in releases(config) if one.deployed]
     kept = held | set(deployed[-keep:])

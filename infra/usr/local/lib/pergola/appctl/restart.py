@@ -1,4 +1,4 @@
-"""Restart the live release, with its new environment, units or libraries. No request fails."""
+"""Restart the live release to apply a new environment, units or libraries. No request fails."""
 
 from .config import Config
 from .lock import LockedError, one_deploy, only_one
@@ -14,7 +14,7 @@ def restart(config: Config) -> str:
 
     Units that do not run are not started. Return the slot that has the traffic now; empty if none serves.
 
-    CommandError: a deploy runs, or the other slot does not serve. The old one still does.
+    CommandError: a deploy runs, or the other slot does not serve. The old one continues to serve.
     """
     live, who, serves = live_slot(config), "appctl restart", ""
     if live and succeeds("is-active", f"app-web@{live}.service"):

@@ -1,4 +1,4 @@
-"""Run a program of a release as the application runs: its user, environment, directory and sandbox."""
+"""Run a program of a release with the application's user, environment, directory and sandbox."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ def command(config: Config, program: list[str], slot: str = "", direct: bool = F
     """The command line of systemd-run. app-.service.d, with the sandbox, applies by the unit's name.
 
     `slot`: run with the slot's release at low CPU priority; empty: the live release.
-    `direct`: DATABASE_URL leads past PgBouncer, for what needs a session (migrations, LISTEN).
+    `direct`: DATABASE_URL bypasses PgBouncer, for programs that need a session (migrations, LISTEN).
     """
     release = config.home / "slots" / slot if slot else config.live
     if not (release / "venv").exists():

@@ -1,4 +1,4 @@
-"""Let SIGHUP, SIGINT and SIGTERM end this program by an exception, so that `finally` clauses run."""
+"""Make SIGHUP, SIGINT and SIGTERM raise SystemExit in this program, so that `finally` clauses run."""
 
 import signal
 from collections.abc import Iterator

@@ -30,9 +30,9 @@ def listed(config: Config) -> dict[str, str]:
 
 
 def prepare(config: Config, slot: str, release: str) -> bool:
-    """Stop what an idle slot still runs, and point it at a release. Return whether anything ran.
+    """Stop the processes of an idle slot, and link it to a release. Return whether any process ran.
 
-    CommandError: the slot has the traffic, or the release is not here or cannot be served.
+    CommandError: the slot has the traffic, or the release does not exist or cannot be served.
     """
     if slot == live_slot(config):
         raise CommandError(f"{slot} has the traffic: a release goes into the other slot")
@@ -42,8 +42,8 @@ def prepare(config: Config, slot: str, release: str) -> bool:
     if config.serves_web and not (directory / "venv/bin" / config.http_server).exists():
         raise CommandError(
             f"release {release} has no {config.http_server}, which the web unit of this host starts: set "
-            "app_http_server to gunicorn, which every release has (or to what this one has), run "
-            "make converge, and then this again"
+            "app_http_server to gunicorn, which every release has (or to a server that this one has), run "
+            "make converge, and repeat this command"
         )
     ran = stop(config, slot)
     point(config.home / "slots" / slot, f"../releases/{release}")
@@ -53,7 +53,7 @@ def prepare(config: Config, slot: str, release: str) -> bool:
 def publish(config: Config, slot: str) -> None:
     """Link the slot's static files into the directory that nginx serves, beside those of other releases.
 
-    Their names contain a hash of their content, so that pages of either release find theirs.
+    Their names contain a hash of their content, so that pages of each release find their own.
     """
     static = config.home / "slots" / slot / "static"
     run("cp", "--recursive", "--link", "--force", f"{static}/.", config.home / "static")
@@ -65,7 +65,7 @@ def start(config: Config, slot: str) -> None:
     if not units:
         return
     publish(config, slot)
-    # systemd reads what is enabled at boot, and when the other slot is stopped: not while requests wait
+    # no reload while requests wait: systemd reads enabled units at boot and when the other slot is stopped
     systemctl("--quiet", "--no-reload", "enable", *units)
     if not config.live.is_symlink():  # a host's first slot: no other slot will be stopped
         systemctl("daemon-reload")
@@ -73,13 +73,13 @@ def start(config: Config, slot: str) -> None:
 
 
 def stop(config: Config, slot: str, wait: bool = True) -> bool:
-    """Let the slot's processes finish their requests, and stop them. Return whether any ran."""
+    """Let the slot's processes finish their requests, and stop them. Return whether any process ran."""
     units = config.web_units(slot)
     if not units or not (succeeds("is-enabled", *units) or has_run(units)):
         return False
     systemctl("--quiet", "--no-reload", "disable", *units)
     systemctl("stop", *([] if wait else ["--no-block"]), *units)
-    succeeds("reset-failed", *units)  # which fails if no unit failed
+    succeeds("reset-failed", *units)  # this fails if no unit failed
     systemctl("daemon-reload")
     return True
 

@@ -1,4 +1,4 @@
-"""Which release is live, what runs of it, and what failed."""
+"""The live release, its units, and the units that failed."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ class Status:
     handler: str  # which handler serves, and why
     maintenance: str  # since when, and who switched it on; empty: off
     units: list[Unit]
-    failed: list[str]  # of the whole host, with those that systemd restarts again and again
+    failed: list[str]  # of the whole host, including those that systemd restarts repeatedly
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)

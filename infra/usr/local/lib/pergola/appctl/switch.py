@@ -15,8 +15,8 @@ from .verify import verify
 def switch(config: Config, slot: str, kind: str, ready: float = 30) -> None:
     """Send all traffic to a slot. `kind`: deploy, rollback (to an older release) or restart.
 
-    CommandError: the slot has no release, or does not answer within `ready` seconds, also where nginx looks.
-    Then the old slot has the traffic.
+    CommandError: the slot has no release, or does not answer within `ready` seconds, directly or by nginx's
+    link. The old slot then has the traffic.
     """
     if not (config.home / "slots" / slot / "release.json").exists():
         raise CommandError(f"{slot} has no complete release")
@@ -37,7 +37,7 @@ def switch(config: Config, slot: str, kind: str, ready: float = 30) -> None:
 
 def move(config: Config, slot: str, kind: str) -> None:
     with ending_by_exception(), jobs_held_back(config if kind == "deploy" else None):
-        # the record is first: if this is interrupted, the machine starts with the slot that was verified
+        # write the record first: if this is interrupted, the machine boots with the slot that was verified
         point(config.live, f"slots/{slot}")
         sync(config.live.parent)
         record(config, kind, release_in(config, slot))
@@ -45,9 +45,9 @@ def move(config: Config, slot: str, kind: str) -> None:
 
 
 def finish(config: Config) -> bool:
-    """Point the link that nginx follows at the live slot on disk. Return whether it was another one.
+    """Point the link that nginx follows at the live slot on disk. Return whether the link changed.
 
-    After a restart of the machine there is no link, and after an interrupted switch it leads to the old slot.
+    After a reboot there is no link, and after an interrupted switch it points to the old slot.
     """
     link, slot = config.runtime_directory / "live", live_slot(config)
     if target(link) == slot:
@@ -58,10 +58,10 @@ def finish(config: Config) -> bool:
 
 @contextmanager
 def jobs_held_back(config: Config | None) -> Iterator[None]:
-    """Stop Celery during the switch; it starts again whatever ends this program. None: do nothing.
+    """Stop Celery during the switch; it is started again however this program exits. None: do nothing.
 
     The old release's worker would discard a job that only the new release has; meanwhile jobs wait in the
-    queue. At a rollback the newer worker can run the old release's jobs, so that nothing has to wait.
+    queue. At a rollback the newer worker can run the old release's jobs, so that no job has to wait.
     """
     units = [f"app-{part}.service" for part in config.celery_parts] if config else []
     if not units:

@@ -34,13 +34,13 @@ def properties(units: Iterable[str], name: str, *options: str) -> dict[str, str]
     units = list(units)
     if not units:
         return {}
-    # an empty line between two units
+    # systemctl prints an empty line between two units
     values = systemctl("show", *options, f"--property={name}", "--value", *units).split("\n\n")
     return {unit: value.strip() for unit, value in zip(units, values, strict=True)}
 
 
 def point(link: Path, target: str) -> None:
-    """Replace a link by one rename, so that whoever follows it finds either the old or the new target."""
+    """Replace a link by one rename, so that a reader finds either the old or the new target."""
     new = link.with_name(f"{link.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
@@ -57,7 +57,7 @@ def sync(path: Path) -> None:
 
 
 def target(link: Path) -> str:
-    """The name that a link leads to; empty if there is no link."""
+    """The name that a link points to; empty if there is no link."""
     try:
         return link.readlink().name
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Check that a slot serves: its health path answers 200, and each WebSocket process takes connections."""
+"""Check that a slot serves: its health path answers 200, and each WebSocket process accepts connections."""
 
 import contextlib
 import http.client
@@ -17,16 +17,16 @@ PAUSE = 0.2  # seconds between two attempts
 def verify(config: Config, slot: str, ready: float, steady: float = 0) -> None:
     """Wait up to `ready` seconds until the slot serves, and then check for `steady` seconds that it stays up.
 
-    The slot `live` is the one that nginx finds. On a host without web processes there is nothing to check.
+    The slot `live` is the one that nginx uses. On a host without web processes there is nothing to check.
 
-    CommandError: its last answer, or which processes exited.
+    CommandError: the slot's last response, or the processes that exited.
     """
     if not config.serves_web:
         return
     deadline = time.monotonic() + ready
     while reason := problem(config, slot, max(1.0, min(10.0, deadline - time.monotonic()))):
         if time.monotonic() > deadline:
-            raise CommandError(f"{slot} {reason} (asked for {ready:.0f} s)")
+            raise CommandError(f"{slot} {reason} (tried for {ready:.0f} s)")
         time.sleep(PAUSE)
     if not steady:
         return
@@ -35,7 +35,7 @@ def verify(config: Config, slot: str, ready: float, steady: float = 0) -> None:
     for unit, now in processes(config, slot).items():
         if ended := before[unit] - now:
             raise CommandError(
-                f"{slot} answered, and then processes of {unit} ended: {', '.join(sorted(ended))}"
+                f"{slot} answered, and then processes of {unit} exited: {', '.join(sorted(ended))}"
             )
     if reason := problem(config, slot, 10):
         raise CommandError(f"{slot} answered, and then {reason}")
@@ -55,7 +55,7 @@ def problem(config: Config, slot: str, seconds: float) -> str:
         for number in range(1, config.websocket_processes + 1):
             connect(config, slot, f"websocket-{number}.sock", seconds).close()
     except (OSError, http.client.HTTPException) as error:
-        return f"{asked}, or a WebSocket process took no connection: {error!r}"
+        return f"{asked}, or a WebSocket process accepted no connection: {error!r}"
     return ""
 
 
@@ -67,13 +67,13 @@ def connect(config: Config, slot: str, name: str, seconds: float) -> socket.sock
 
 
 def processes(config: Config, slot: str) -> dict[str, set[str]]:
-    """The ids of the slot's main processes, by their unit, and with the web unit's those of its workers."""
+    """Process ids by unit of the slot: the main process, and for the web unit also its workers."""
     services = [unit for unit in config.web_units(slot) if unit.endswith(".service")]
     found = {unit: {pid} for unit, pid in properties(services, "MainPID").items()}
     web = services[0]
     (main,) = found[web]
     for children in Path(f"/proc/{main}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+        with contextlib.suppress(OSError):  # the thread has exited
             found[web].update(children.read_text().split())
     return found
 
