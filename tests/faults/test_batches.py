@@ -105,7 +105,7 @@ def test_a_host_that_does_not_switch_leaves_the_others_as_they_were_and_says_so(
         pair.ssh("mv /root/appctl /usr/local/sbin/appctl", "two")
     said = " ".join(done.stdout.split())
     assert done.returncode
-    assert "got no traffic on two" in said
+    assert "failed at the switch on two" in said
     assert "is live on one;" in said
     one, two = pair.live()
     assert one != before[0]
