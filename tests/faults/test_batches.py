@@ -70,10 +70,8 @@ def pair(host_of_machines, tmp_path_factory):
         made.works("down")
 
 
-def test_a_release_that_one_host_refuses_moves_no_traffic_on_any(pair):
-    before = pair.live()
-    assert len(set(before)) == 1
-    pair.change(1)
+def deploy_that_two_refuses(pair):
+    """Return what it said."""
     pair.ssh(
         "cp -a /etc/app/app.env /root/app.env && sed -i 's/^REDIS_URL=.*/REDIS_URL=redis:\\/\\/127.0.0.1:1/' "
         "/etc/app/app.env",
@@ -83,10 +81,27 @@ def test_a_release_that_one_host_refuses_moves_no_traffic_on_any(pair):
         done = pair.play("deploy", "-e", "deploy_ready_seconds=5")
     finally:
         pair.ssh("mv /root/app.env /etc/app/app.env", "two")
-    said = " ".join(done.stdout.split())
     assert done.returncode
-    assert "gets no traffic on any host" in said
+    return " ".join(done.stdout.split())
+
+
+def test_a_release_that_one_host_refuses_moves_no_traffic_on_any(pair):
+    before = pair.live()
+    assert len(set(before)) == 1
+    pair.change(1)
+    said = deploy_that_two_refuses(pair)
+    assert "gets no traffic on any further host" in said
     assert "two: " in said
+    assert pair.live() == before
+    assert pair.idle() == ["", ""]
+
+
+def test_a_release_that_the_second_host_refuses_stays_live_on_the_first(pair):
+    pair.change(4)
+    pair.works("deploy", "--limit", "one")
+    before = pair.live()
+    assert before[0] != before[1]
+    assert "two: " in deploy_that_two_refuses(pair)
     assert pair.live() == before
     assert pair.idle() == ["", ""]
 
